@@ -1,0 +1,67 @@
+"""What a long loop yields: progress, steps, and at the end its result.
+
+Every run is a generator of these. The command line prints them, the worker writes them as lines
+of ``events.jsonl``, a test counts them.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class Event(BaseModel):
+    """Base of all events; frozen, JSON in and out, told apart by ``type``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Progress(Event):
+    """``done`` of ``total`` units of a named phase ("warming the optimizer", 12, 100, "batches")."""
+
+    type: Literal["progress"] = "progress"
+    phase: str
+    done: int
+    total: int
+    unit: str = "rows"
+
+
+class Step(Event):
+    """One step of a correction, from step 0 (nothing done yet); fields as in the command contract.
+
+    ``loss`` and ``probability`` are of the desired label on the corrected test row; ``base_*`` are
+    the same row on the trajectory without the perturbation; ``divergence`` is the parameter
+    distance between the two; ``retention`` and ``changed`` (test row ids) compare the perturbed
+    trajectory's predictions on the retention rows with step 0.
+    """
+
+    type: Literal["step"] = "step"
+    step: int
+    loss: float
+    probability: float
+    prediction: str
+    base_loss: float
+    base_probability: float
+    base_prediction: str
+    divergence: float
+    integrated_lr: float
+    retention: float
+    changed: list[str]
+
+
+class Result(Event):
+    """The last event of a run that finished: its outcome, as JSON."""
+
+    type: Literal["result"] = "result"
+    value: dict[str, Any]
+
+
+AnyEvent = Annotated[Progress | Step | Result, Field(discriminator="type")]
+Events = Iterator[Progress | Step | Result]
+
+_adapter: TypeAdapter[Progress | Step | Result] = TypeAdapter(AnyEvent)
+
+
+def parse(line: str | bytes) -> Progress | Step | Result:
+    """Read one line of ``events.jsonl``."""
+    return _adapter.validate_json(line)

@@ -1,0 +1,170 @@
+"""What the user asked for, validated once; JSON on disk and on the wire.
+
+A spec names a run kind, a workspace and everything else a run depends on. Pages, command line and
+scripts build the same specs; ``runs.registry`` knows which code runs each kind.
+"""
+
+import math
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from influence_core.errors import UserError
+
+Method = Literal["abif", "tracin"]
+Order = Literal["cosine", "score"]
+Strategy = Literal["proponents", "opponents", "random"]
+Split = Literal["train", "validation", "test"]
+
+DEFAULT_RATE = {"adam": 1e-5, "sgd": 1e-3}
+
+
+class Spec(BaseModel):
+    """Base of all specs: frozen, no unknown fields, finite numbers only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    workspace: str
+    checkpoint: str | None = None  # None: the workspace's first
+
+
+class Scoped(Spec):
+    """A spec whose work is restricted to a parameter scope (``head``, ``last:n``, ``all``)."""
+
+    scope: str | None = None  # None: the workspace's
+
+    @field_validator("scope")
+    @classmethod
+    def _known_scope(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"head|all|last:[1-9]\d*", value):
+            raise ValueError(f"scope {value!r} is not one of head, last:n (as in last:2), all")
+        return value
+
+
+class OpenSpec(BaseModel):
+    """Make a workspace from a checkpoint and data (paths, or hub names)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["open"] = "open"
+    checkpoint: str
+    data: str
+    validation: str | None = None
+    test: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    id_column: str | None = None
+    scope: str = "last:2"
+
+
+class PredictSpec(Spec):
+    """Predict one split of a workspace with one of its checkpoints."""
+
+    kind: Literal["predict"] = "predict"
+    split: Split = "test"
+
+
+class IndexSpec(Scoped):
+    """Build the ABIF index: eigenpairs of the Hessian, then every training row's products."""
+
+    kind: Literal["index"] = "index"
+    k: Annotated[int, Field(ge=1, le=512)] = 32
+    iterations: Annotated[int, Field(ge=1, le=2048)] = 64
+    hessian_rows: Annotated[int, Field(ge=1)] = 256
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _enough_iterations(self) -> Self:
+        if self.k > self.iterations:
+            raise ValueError(f"k = {self.k} needs at least as many iterations, got {self.iterations}: raise iterations")
+        return self
+
+
+class RankSpec(Scoped):
+    """Rank the training rows for one test row."""
+
+    kind: Literal["rank"] = "rank"
+    example: str
+    method: Method | None = None  # None: abif if an index exists, else tracin
+    target: str = "predicted"  # predicted, gold, or a label's name
+    by: Order = "cosine"
+    top: Annotated[int, Field(ge=1, le=100_000)] = 50
+    refresh: bool = False  # re-project training rows relabelled since the products were made
+
+
+class CorrectionSpec(Scoped):
+    """Fine-tune a few steps on L + ε·l_B and watch one misprediction (paper, Sec. 6).
+
+    The weight of B is given as ``epsilon`` or as ``share`` s = ε / (1 + ε); neither means the
+    share k / (k + batch_size), "no up-sampling".
+    """
+
+    kind: Literal["correct"] = "correct"
+    example: str
+    strategy: Strategy = "proponents"
+    method: Method | None = None
+    by: Order = "cosine"
+    desired: str = "gold"
+    target: str = "predicted"
+    k: Annotated[int, Field(ge=1)] = 12
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    epsilon: Annotated[float, Field(ge=0)] | None = None
+    share: Annotated[float, Field(ge=0, lt=1)] | None = None
+    steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    optimizer: Literal["checkpoint", "sgd", "adam"] = "checkpoint"
+    optimizer_state: Literal["checkpoint", "warm", "zeros"] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    after_flip: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _one_weight(self) -> Self:
+        if self.epsilon is not None and self.share is not None:
+            raise ValueError(f"give epsilon ({self.epsilon}) or share ({self.share}), not both")
+        return self
+
+    @property
+    def weight(self) -> float:
+        """The weight ε of l_B in L + ε·l_B."""
+        if self.epsilon is not None:
+            return self.epsilon
+        share = self.k / (self.k + self.batch_size) if self.share is None else self.share
+        return share / (1 - share)
+
+
+AnySpec = OpenSpec | PredictSpec | IndexSpec | RankSpec | CorrectionSpec
+KINDS = ("open", "predict", "index", "rank", "correct")
+_adapter: TypeAdapter[AnySpec] = TypeAdapter(Annotated[AnySpec, Field(discriminator="kind")])
+
+
+def parse_spec(value: dict[str, Any] | str | bytes) -> AnySpec:
+    """Read a spec from JSON; raises `UserError` with one line that says what is wrong."""
+    try:
+        return _adapter.validate_python(value) if isinstance(value, dict) else _adapter.validate_json(value)
+    except ValidationError as error:
+        raise UserError(one_line(error)) from None
+
+
+def one_line(error: ValidationError) -> str:
+    """Say the first thing that pydantic found wrong, with the value, in one line."""
+    first = error.errors(include_url=False)[0]
+    location = [str(part) for part in first["loc"]]
+    if location and location[0] in KINDS:  # the union's tag, which no user typed
+        location = location[1:]
+    name = ".".join(location)
+    message = first["msg"].removeprefix("Value error, ")
+    value = first.get("input")
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{name} must be a finite number, got {value}: give a finite value"
+    if name and not isinstance(value, dict):
+        return f"{name} = {value!r}: {message}"
+    return f"{name}: {message}" if name else message
