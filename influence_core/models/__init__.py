@@ -1,0 +1,1 @@
+"""Checkpoint to classifier: logits and per-example losses as functions of the parameters."""

@@ -1,0 +1,97 @@
+"""Predictions and penultimate features of a split, kept as artefacts."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from influence_core.events import Events, Progress, Result
+from influence_core.models.classifier import Classifier, Parameters, Rows
+from influence_core.models.loading import load, rows_of
+from influence_core.rates import record
+from influence_core.specs import PredictSpec, Split
+from influence_core.workspace import Workspace
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Eval-mode outputs for N rows."""
+
+    probabilities: np.ndarray  # [N, C] float64
+    losses: np.ndarray  # [N], nats, of the rows' labels
+    features: np.ndarray  # [N, d] float32, the input of the last linear layer
+
+    def frame(self, ids: pd.Series) -> pd.DataFrame:
+        """Return columns id, prediction, loss, p0 … p(C−1)."""
+        table = pd.DataFrame({"id": ids.to_numpy(), "prediction": self.probabilities.argmax(1), "loss": self.losses})
+        for label in range(self.probabilities.shape[1]):
+            table[f"p{label}"] = self.probabilities[:, label]
+        return table
+
+
+def last_linear(classifier: Classifier) -> nn.Linear:
+    """Return the layer that makes the logits: the last linear module."""
+    return [module for module in classifier.module.modules() if isinstance(module, nn.Linear)][-1]
+
+
+def predict(
+    classifier: Classifier, rows: Rows, parameters: Parameters | None = None, phase: str = "predicting"
+) -> Iterator[Progress | Predictions]:
+    """Predict all rows in eval mode, with other scope parameters if given; yields progress, then the outputs."""
+    n, done = len(rows), 0
+    logits: Tensor | None = None
+    features: Tensor | None = None
+    losses = torch.zeros(n, dtype=torch.float64)
+    seen: list[Tensor] = []
+    hook = last_linear(classifier).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    try:
+        with torch.no_grad():
+            for numbers, batch in rows.buckets(0, n, BATCH):
+                seen.clear()
+                out = classifier.logits(batch, parameters)
+                if logits is None or features is None:
+                    logits = torch.zeros(n, out.shape[1], dtype=torch.float64)
+                    features = torch.zeros(n, seen[-1].shape[-1])
+                where = torch.from_numpy(numbers)
+                logits[where] = out.double().cpu()
+                features[where] = seen[-1].float().cpu()
+                losses[where] = nn.functional.cross_entropy(out.double(), batch.labels, reduction="none").cpu()
+                done += len(numbers)
+                yield Progress(phase=phase, done=done, total=n)
+    finally:
+        hook.remove()
+    assert logits is not None
+    assert features is not None
+    yield Predictions(logits.softmax(1).numpy(), losses.numpy(), features.numpy())
+
+
+def run(spec: PredictSpec, result: Path) -> Events:
+    """Predict a split of a workspace; the outputs become its artefact ``predictions``."""
+    workspace = Workspace.open(spec.workspace)
+    classifier = load(workspace, spec.checkpoint)
+    rows = rows_of(workspace, classifier, spec.split)
+    started = time.monotonic()
+    for event in predict(classifier, rows, phase=f"predicting the {spec.split} split"):
+        if isinstance(event, Predictions):
+            record("forward", len(rows), time.monotonic() - started)
+            table = save(workspace, spec.split, spec.checkpoint, event)
+            right = float((table["prediction"].to_numpy() == rows.labels).mean())
+            yield Result(value={"split": spec.split, "rows": len(rows), "accuracy": right})
+        else:
+            yield event
+
+
+def save(workspace: Workspace, split: Split, checkpoint: str | None, predictions: Predictions) -> pd.DataFrame:
+    """Keep a split's predictions and features as artefacts; returns the table."""
+    table = predictions.frame(workspace.dataset.splits[split]["id"])
+    folder = workspace.artefacts.make("predictions", workspace.prediction_key(split, checkpoint))
+    table.to_parquet(folder / "predictions.parquet", index=False)
+    np.save(folder / "features.npy", predictions.features.astype(np.float16), allow_pickle=False)
+    return table
