@@ -1,0 +1,47 @@
+"""What is derived and kept: folders named by the key of all they depend on."""
+
+from pathlib import Path
+from typing import Any
+
+from influence_core.errors import StaleError
+from influence_core.fingerprints import key_hash
+from influence_core.home import read_json, write_json
+
+CODE_VERSION = 1  # raise it when the meaning of a stored number changes
+
+
+class Artefacts:
+    """Artefacts of one workspace, ``<kind>/<hash of key>/`` with the whole key in ``key.json``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, kind: str, key: dict[str, Any]) -> Path:
+        """Return the artefact's folder (perhaps not made yet)."""
+        return self.folder / kind / key_hash(key)
+
+    def make(self, kind: str, key: dict[str, Any]) -> Path:
+        """Make the artefact's folder with its key; return it."""
+        path = self.path(kind, key)
+        if not (path / "key.json").exists():
+            path.mkdir(parents=True, exist_ok=True)
+            write_json(path / "key.json", key)
+        return path
+
+    def find(self, kind: str, **wanted: Any) -> list[tuple[Path, dict[str, Any]]]:
+        """Return (folder, key) of the artefacts whose keys have the wanted values, newest first."""
+        found = []
+        for file in (self.folder / kind).glob("*/key.json"):
+            key = read_json(file)
+            if all(key.get(name) == value for name, value in wanted.items()):
+                found.append((file.stat().st_mtime, file.parent, key))
+        return [(path, key) for _, path, key in sorted(found, key=lambda entry: entry[0], reverse=True)]
+
+
+def check_same(what: str, expected: str, found: str) -> None:
+    """Refuse a fingerprint that does not match, showing both."""
+    if expected != found:
+        raise StaleError(
+            f"{what} has fingerprint {found[:16]}, but {expected[:16]} is recorded: "
+            "restore the original, or open it again as a new workspace"
+        )

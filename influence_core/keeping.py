@@ -1,0 +1,55 @@
+"""Keeping a corrected model: a checkpoint folder that plain transformers loads, without torch."""
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file, save_file
+
+from influence_core.errors import UserError
+from influence_core.home import read_json, write_json
+
+if TYPE_CHECKING:
+    from influence_core.workspace import Checkpoint, Workspace
+
+WEIGHTS = "model.safetensors"
+STATE = "optimizer.safetensors"
+
+
+def keep(workspace: "Workspace", result: Path, name: str) -> "Checkpoint":
+    """Make the end of a correction a checkpoint of the workspace.
+
+    ``result`` is what the correction left: parameters, optimizer state, manifest and, where it was
+    not interrupted, the whole split's predictions. The folder appears under its name only when it is
+    whole. Raises `UserError` for a name in use, or when the correction left nothing.
+    """
+    place = workspace.checkpoint_folder(name)
+    if not (result / "manifest.json").exists():
+        raise UserError("this correction has left no parameters (it ended before its first step): run it again")
+    manifest: dict[str, Any] = read_json(result / "manifest.json")
+    parent = workspace.checkpoint(manifest["checkpoint"])
+    temporary = place.with_name(f".{name}.{uuid.uuid4().hex}")
+    shutil.copytree(parent.path, temporary, ignore=shutil.ignore_patterns(WEIGHTS, STATE, "manifest.json", ".*"))
+    tensors: dict[str, np.ndarray] = load_file(Path(parent.path) / WEIGHTS)
+    changed = load_file(result / "parameters.safetensors")
+    unknown = sorted(changed.keys() - tensors.keys())
+    if unknown:
+        raise UserError(f"{parent.path} has no tensor {unknown[0]}: the parent was changed, restore it and keep again")
+    tensors.update({key: value.astype(tensors[key].dtype) for key, value in changed.items()})
+    save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+    shutil.copyfile(result / STATE, temporary / STATE)
+    write_json(temporary / "correction.json", manifest)
+    os.replace(temporary, place)
+    outcome = read_json(result / "result.json") if (result / "result.json").exists() else {}
+    accuracy = {outcome["split"]: outcome["after"]} if "after" in outcome else {}
+    optimizer = {**manifest["optimizer"], "state": STATE}
+    notes = {"correction": manifest, "outcome": outcome}
+    kept = workspace.add_checkpoint(name, parent=parent.name, accuracy=accuracy, optimizer=optimizer, notes=notes)
+    if (result / "after.parquet").exists() and "split" in outcome:
+        folder = workspace.artefacts.make("predictions", workspace.prediction_key(outcome["split"], name))
+        pd.read_parquet(result / "after.parquet").to_parquet(folder / "predictions.parquet", index=False)
+    return kept

@@ -1,0 +1,50 @@
+"""A ranking of training rows for one test row, as a person and a program read it."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from influence_core.specs import Method, Order
+
+
+class RankedRow(BaseModel):
+    """One training row's place in a ranking.
+
+    ``score`` is the predicted decrease of the target's loss per unit of ε (positive: proponent),
+    ``cosine`` the same in [−1, 1]; ``percentile`` the share of training rows (in %) that stand
+    behind this one, from the end that the list starts at.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    rank: int  # from 1
+    percentile: float
+    score: float
+    cosine: float
+    label: str  # as it stands
+    gold: str | None = None  # where the truth is known
+    text: str
+    stale: bool = False  # the label changed since the products were made
+    zero_norm: bool = False  # a zero gradient: its cosine is set to 0
+
+
+class Ranking(BaseModel):
+    """Top proponents and opponents of one test row, and all that the ranking depends on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    example: str
+    target: str  # the label whose loss the scores speak of
+    method: Method
+    by: Order
+    scope: str
+    checkpoint: str
+    cursor: int  # label events counted in the labels shown
+    rows: int  # training rows ranked
+    stale: int  # training rows whose label changed since their products were made
+    made: str  # when the products were made (UTC)
+    fresh: bool = False  # computed in this run rather than read from the index or cache
+    notes: dict[str, Any] = {}  # the method's own settings (k, iterations, eigenvalues kept, …)
+    proponents: list[RankedRow]
+    opponents: list[RankedRow]

@@ -1,0 +1,344 @@
+"""A dataset, its checkpoints and everything derived from them: the library's front door."""
+
+import datetime
+import importlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from influence_core.artefacts import CODE_VERSION, Artefacts
+from influence_core.data.dataset import Dataset
+from influence_core.errors import UserError
+from influence_core.events import Progress, Result, Step
+from influence_core.fingerprints import tensors_fingerprint
+from influence_core.home import folder, read_json, write_json
+from influence_core.labels.events import LabelEvent, Verdict
+from influence_core.labels.store import LabelStore
+from influence_core.rankings import Ranking
+from influence_core.runs import registry
+from influence_core.specs import CorrectionSpec, IndexSpec, PredictSpec, RankSpec, Spec, Split, one_line
+
+S = TypeVar("S", bound=Spec)
+
+WEIGHTS = "model.safetensors"
+DEMOS = ("demo:movie-reviews",)
+
+
+class Checkpoint(BaseModel):
+    """A checkpoint of a workspace; its manifest on disk."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    parent: str | None = None  # the checkpoint that a correction started from
+    kind: str = "text"  # which loader reads it
+    path: str  # the model's own folder, readable by plain transformers
+    fingerprint: str  # of its tensors
+    created: str
+    accuracy: dict[str, float] = {}  # share of right predictions, by split
+    optimizer: dict[str, Any] | None = None  # settings, and "state": file name, where known
+    notes: dict[str, Any] = {}  # recipe, correction, provenance
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The training labels as they stand at one point of the event log."""
+
+    values: np.ndarray  # [N] int64, indices into the label names
+    cursor: int  # sequence number of the last event counted
+
+
+class Workspace:
+    """One dataset (ids, inputs, original labels) and a tree of checkpoints."""
+
+    def __init__(self, path: Path) -> None:
+        about = read_json(path / "workspace.json")
+        self.path = path
+        self.name: str = about["name"]
+        self.scope: str = about["scope"]
+        self.about: dict[str, Any] = about
+        self.artefacts = Artefacts(path / "artefacts")
+
+    # opening and making
+
+    @staticmethod
+    def location(name: str) -> Path:
+        """Return the folder that a workspace of this name has."""
+        return folder("workspaces") / re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".")
+
+    @classmethod
+    def open(cls, name: str) -> "Workspace":
+        """Open a workspace by name; raises `UserError` naming those that exist."""
+        path = cls.location(name)
+        if (path / "workspace.json").is_file():
+            found = cls(path)
+            if found.name == name:
+                return found
+        if name in DEMOS:
+            raise UserError(f"{name} is not prepared yet: run python -m influence_core demo prepare {name[5:]}")
+        known = ", ".join(cls.names()) or "none yet"
+        raise UserError(f"there is no workspace {name!r} (there are: {known}): open a checkpoint and data first")
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Names of all workspaces, in order of making."""
+        files = sorted(folder("workspaces").glob("*/workspace.json"), key=lambda file: read_json(file)["created"])
+        return [read_json(file)["name"] for file in files]
+
+    @classmethod
+    def create(cls, name: str, dataset: Dataset, scope: str) -> "Workspace":
+        """Make a workspace for a dataset, or return the one that already has this data."""
+        path = cls.location(name)
+        if not (path / "workspace.json").exists():
+            dataset.save(path / "data")
+            about = {"name": name, "scope": scope, "data": dataset.fingerprint, "created": now()}
+            write_json(path / "workspace.json", about)
+        found = cls(path)
+        if found.about["data"] != dataset.fingerprint:
+            raise UserError(
+                f"the workspace {name!r} holds other data ({found.about['data'][:16]}, not "
+                f"{dataset.fingerprint[:16]}): delete {path} or choose another name"
+            )
+        return found
+
+    # data and labels
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The dataset with its original labels."""
+        return Dataset.load(self.path / "data")
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Fingerprint of ids, inputs and original labels."""
+        return str(self.about["data"])
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits."""
+        return self.dataset.label_names
+
+    @property
+    def train(self) -> pd.DataFrame:
+        """Training rows with their original labels."""
+        return self.dataset.splits["train"]
+
+    @cached_property
+    def _rows(self) -> dict[str, tuple[Split, int]]:
+        return {
+            example: (split, row)
+            for split, frame in self.dataset.splits.items()
+            for row, example in enumerate(frame["id"])
+        }
+
+    def locate(self, example: str) -> tuple[Split, int]:
+        """Return (split, row number) of an example id."""
+        try:
+            return self._rows[example]
+        except KeyError:
+            raise UserError(
+                f"there is no example {example!r} in {self.name}: take an id that mispredictions lists"
+            ) from None
+
+    def example(self, example: str) -> dict[str, Any]:
+        """Return one example's columns and its split."""
+        split, row = self.locate(example)
+        return {"split": split, **{str(k): v for k, v in self.dataset.splits[split].iloc[row].items()}}
+
+    def label_index(self, name: str) -> int:
+        """Return the class number of a label's name."""
+        if name not in self.label_names:
+            raise UserError(f"there is no label {name!r}: choose one of {', '.join(self.label_names)}")
+        return self.label_names.index(name)
+
+    def labels(self, cursor: int | None = None) -> Labels:
+        """Training labels as they stand, or as they stood at a cursor."""
+        store = LabelStore()
+        at = store.cursor(self.data_fingerprint) if cursor is None else cursor
+        values = self.train["label"].to_numpy(dtype=np.int64, copy=True)
+        for example, name in store.current(self.data_fingerprint, at).items():
+            split, row = self.locate(example)
+            if split == "train":
+                values[row] = self.label_index(name)
+        return Labels(values, at)
+
+    def relabel(
+        self,
+        example: str,
+        label: str,
+        *,
+        expect: str,
+        annotator: str,
+        note: str = "",
+        verdict: Verdict | None = None,
+        event_id: str | None = None,
+        source: str = "",
+    ) -> LabelEvent:
+        """Record a label event for a training row; ``expect`` is the label that the annotator saw."""
+        split, row = self.locate(example)
+        if split != "train":
+            raise UserError(f"example {example!r} is in {split}: only training rows are relabelled")
+        self.label_index(label)
+        self.label_index(expect)
+        return LabelStore().relabel(
+            workspace=self.name,
+            data_fingerprint=self.data_fingerprint,
+            example=example,
+            new=label,
+            expect=expect,
+            original=self.label_names[int(self.train["label"].iloc[row])],
+            annotator=annotator,
+            note=note,
+            verdict=verdict,
+            event_id=event_id,
+            source=source,
+        )
+
+    # checkpoints
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """All checkpoints, the first one first."""
+        files = self.path.glob("checkpoints/*/manifest.json")
+        return sorted((Checkpoint(**read_json(file)) for file in files), key=lambda entry: entry.created)
+
+    def checkpoint(self, name: str | None = None) -> Checkpoint:
+        """Return a checkpoint by name, by default the first."""
+        found = self.checkpoints()
+        if not found:
+            raise UserError(f"{self.name} has no checkpoint: open one first")
+        for entry in found:
+            if name is None or entry.name == name:
+                return entry
+        names = ", ".join(entry.name for entry in found)
+        raise UserError(f"{self.name} has no checkpoint {name!r}: choose one of {names}")
+
+    def checkpoint_folder(self, name: str) -> Path:
+        """Return the folder for a new checkpoint of this name; refuses names in use or unfit for a folder."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+            raise UserError(f"{name!r} cannot name a checkpoint: use 1 to 64 letters, digits, '.', '_' or '-'")
+        path = self.path / "checkpoints" / name
+        if path.exists():
+            raise UserError(f"{self.name} already has a checkpoint {name!r}: choose another name")
+        return path
+
+    def add_checkpoint(self, name: str, model: Path | None = None, **fields: Any) -> Checkpoint:
+        """Write a checkpoint's manifest; the model lies in its own folder there unless ``model`` is given."""
+        path = self.path / "checkpoints" / name
+        home = (model or path).resolve()
+        entry = Checkpoint(
+            name=name, path=str(home), fingerprint=tensors_fingerprint(home / WEIGHTS), created=now(), **fields
+        )
+        write_json(path / "manifest.json", entry.model_dump())
+        return entry
+
+    # predictions
+
+    def prediction_key(self, split: Split, checkpoint: str | None = None) -> dict[str, Any]:
+        """Return the key of one split's predictions."""
+        return {
+            "checkpoint": self.checkpoint(checkpoint).fingerprint,
+            "data": self.data_fingerprint,
+            "split": split,
+            "code": CODE_VERSION,
+        }
+
+    def predictions(self, split: Split = "test", checkpoint: str | None = None) -> pd.DataFrame | None:
+        """Return cached predictions of a split, or None: columns id, prediction, loss, p0 … p(C-1)."""
+        file = self.artefacts.path("predictions", self.prediction_key(split, checkpoint)) / "predictions.parquet"
+        return pd.read_parquet(file) if file.exists() else None
+
+    def predict(self, split: Split = "test", checkpoint: str | None = None) -> pd.DataFrame:
+        """Return a split's predictions, computing them here when they are not cached."""
+        if split not in self.dataset.splits:
+            raise UserError(f"{self.name} has no {split} split: choose one of {', '.join(self.dataset.splits)}")
+        if (cached := self.predictions(split, checkpoint)) is not None:
+            return cached
+        self._run(PredictSpec(workspace=self.name, checkpoint=checkpoint, split=split))
+        made = self.predictions(split, checkpoint)
+        assert made is not None
+        return made
+
+    def examples(self, split: Split = "test", checkpoint: str | None = None) -> pd.DataFrame:
+        """Return a split's rows with their predictions.
+
+        Columns id, text, label, gold (where known), prediction (class numbers), confidence
+        (probability of the prediction), margin (to the runner-up), loss (nats, of the label).
+        """
+        predictions = self.predict(split, checkpoint)
+        frame = self.dataset.splits[split].merge(predictions, on="id", validate="one_to_one")
+        probabilities = np.sort(frame[[f"p{c}" for c in range(len(self.label_names))]].to_numpy(), axis=1)
+        frame["confidence"] = probabilities[:, -1]
+        frame["margin"] = probabilities[:, -1] - probabilities[:, -2]
+        return frame
+
+    def mispredictions(self, split: Split = "test", checkpoint: str | None = None) -> pd.DataFrame:
+        """Return the wrongly predicted rows of a split, most confident first (columns as `examples`)."""
+        frame = self.examples(split, checkpoint)
+        wrong = frame[frame["prediction"] != frame["label"]]
+        return wrong.sort_values("confidence", ascending=False, kind="stable").reset_index(drop=True)
+
+    # runs in this process
+
+    def index(self, **options: Any) -> dict[str, Any]:
+        """Build (or finish) the ABIF index in this process; returns its summary."""
+        return self._run(self.spec(IndexSpec, options))
+
+    def rank(self, example: str, **options: Any) -> Ranking:
+        """Rank the training rows for one test row in this process; options as `RankSpec`."""
+        return Ranking(**self._run(self.spec(RankSpec, {"example": example, **options})))
+
+    def ready(self, spec: RankSpec) -> Ranking | None:
+        """Return the ranking if it follows from what is cached, without torch; otherwise None."""
+        # by name: this module leans on no room that computes, and `ready` itself needs NumPy alone
+        found = importlib.import_module("influence_core.attribution.ranking").ready(self, spec)
+        return found if isinstance(found, Ranking) else None
+
+    def correct(self, example: str, result: Path | None = None, **options: Any) -> Iterator[Progress | Step | Result]:
+        """Run a correction in this process, step by step; options as `CorrectionSpec`.
+
+        What it leaves (parameters, manifest) goes into ``result`` if given, from where `keep` takes it.
+        """
+        spec = self.spec(CorrectionSpec, {"example": example, **options})
+        if result is not None:
+            yield from registry.start(spec, result)
+            return
+        with tempfile.TemporaryDirectory() as temporary:
+            yield from registry.start(spec, Path(temporary))
+
+    def keep(self, result: Path, name: str) -> Checkpoint:
+        """Make what a correction left in ``result`` a checkpoint of this workspace."""
+        from influence_core.keeping import keep
+
+        return keep(self, result, name)
+
+    def spec(self, kind: type[S], options: dict[str, Any]) -> S:
+        """Build a validated spec for this workspace; `UserError` says in one line what is wrong."""
+        try:
+            return kind(**{"workspace": self.name, **options})
+        except ValidationError as error:
+            raise UserError(one_line(error)) from None
+
+    def _run(self, spec: PredictSpec | IndexSpec | RankSpec) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as temporary:
+            for event in registry.start(spec, Path(temporary)):
+                if isinstance(event, Result):
+                    return event.value
+        raise RuntimeError(f"the run {spec!r} ended without a result")
+
+    def delete(self) -> None:
+        """Delete the workspace's folder (label events and runs stay)."""
+        shutil.rmtree(self.path)
+
+
+def now() -> str:
+    """The time in UTC, ISO format."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
