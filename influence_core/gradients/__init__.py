@@ -1,0 +1,1 @@
+"""Per-example gradients: layer rules and the projection pass."""
