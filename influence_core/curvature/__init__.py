@@ -1,0 +1,1 @@
+"""Curvature of the training loss: Hessian-vector products and eigenpairs."""
