@@ -1,0 +1,123 @@
+"""Training-side arrays and query files on disk."""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+from safetensors.numpy import load_file, save_file
+
+from influence_core.artefacts import CODE_VERSION
+from influence_core.attribution.base import Arrays, Query
+from influence_core.errors import UserError
+from influence_core.home import read_json, write_json
+
+if TYPE_CHECKING:
+    from influence_core.workspace import Workspace
+
+SHARD = 1000  # training rows a chunk
+
+
+def base_key(workspace: "Workspace", checkpoint: str | None, scope: str | None) -> dict[str, Any]:
+    """Return what every table depends on."""
+    return {
+        "checkpoint": workspace.checkpoint(checkpoint).fingerprint,
+        "data": workspace.data_fingerprint,
+        "scope": scope or workspace.scope,
+        "code": CODE_VERSION,
+    }
+
+
+def write_arrays(path: Path, arrays: Arrays) -> None:
+    """Write arrays as safetensors, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, temporary)
+    os.replace(temporary, path)
+
+
+class Table:
+    """One method's artefact folder: ``manifest.json``, training-side arrays, ``queries/``."""
+
+    def __init__(self, folder: Path, key: dict[str, Any]) -> None:
+        self.folder = folder
+        self.key = key
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """When and how the table was made."""
+        return dict(read_json(self.folder / "manifest.json"))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the training side is finished."""
+        return (self.folder / "manifest.json").exists()
+
+    def finish(self, manifest: Mapping[str, Any]) -> None:
+        """Mark the training side as finished."""
+        write_json(self.folder / "manifest.json", dict(manifest))
+
+    def query_file(self, query: Query) -> Path:
+        """Return the file of a query's arrays."""
+        name = hashlib.sha256(f"{query.example}\x1f{query.target}".encode()).hexdigest()[:24]
+        return self.folder / "queries" / f"{name}.safetensors"
+
+    def query(self, query: Query) -> Arrays | None:
+        """Read a query's arrays, or None."""
+        file = self.query_file(query)
+        return load_file(file) if file.exists() else None
+
+    def write_query(self, query: Query, arrays: Arrays) -> None:
+        """Keep a query's arrays."""
+        write_arrays(self.query_file(query), arrays)
+
+    def revision(self, query: Query) -> str:
+        """Name the state of all files that the query's scores follow from."""
+        files = [self.folder / "manifest.json", self.query_file(query)]
+        return "/".join(str(file.stat().st_mtime_ns) for file in files if file.exists())
+
+
+class IndexArrays:
+    """The index on disk: zarr arrays of N rows in chunks of `SHARD`, written shard by shard.
+
+    ``products`` [N, k], ``sqnorms`` [N] (of the full gradients), ``labels`` [N] (those projected),
+    ``done`` [shards]. A build that was interrupted goes on with the shards that are not done.
+    """
+
+    def __init__(self, folder: Path, rows: int, k: int) -> None:
+        self.rows = rows
+        self.shards = -(-rows // SHARD)
+        self.group = zarr.open_group(str(folder / "index.zarr"), mode="a")
+        if "done" not in self.group:
+            self.group.create_array("products", shape=(rows, k), chunks=(SHARD, k), dtype="float32")
+            self.group.create_array("sqnorms", shape=(rows,), chunks=(SHARD,), dtype="float32")
+            self.group.create_array("labels", shape=(rows,), chunks=(SHARD,), dtype="int64")
+            self.group.create_array("done", shape=(self.shards,), chunks=(1,), dtype="uint8")
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """Return one of the arrays."""
+        found = self.group[name]
+        if not isinstance(found, zarr.Array):
+            raise UserError(f"{name} in {self.group.store_path} is no array: delete the index and build it again")
+        return found
+
+    def read(self, name: str) -> np.ndarray:
+        """Read one array whole."""
+        return np.asarray(self.array(name)[:])
+
+    def missing(self) -> list[tuple[int, int, int]]:
+        """Return (shard, first row, end row) of the shards not written yet."""
+        done = self.read("done")
+        return [(s, s * SHARD, min((s + 1) * SHARD, self.rows)) for s in range(self.shards) if not done[s]]
+
+    def write(self, shard: int, products: np.ndarray, sqnorms: np.ndarray, labels: np.ndarray) -> None:
+        """Write one shard and then mark it done."""
+        where = slice(shard * SHARD, min((shard + 1) * SHARD, self.rows))
+        self.array("products")[where] = products
+        self.array("sqnorms")[where] = sqnorms
+        self.array("labels")[where] = labels
+        self.array("done")[shard] = 1
