@@ -1,0 +1,1 @@
+"""Primitive 2: training steps as pure functions of everything they depend on."""
