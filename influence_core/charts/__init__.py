@@ -1,0 +1,21 @@
+"""Plotly figures from plain tables and steps, for pages, command line and docs alike."""
+
+from influence_core.charts.confusion import confusion, confusion_counts
+from influence_core.charts.correction import divergence, find_flip, loss, probability, retention
+from influence_core.charts.theme import OPPONENT, PROPONENT, alt_text, inert, number, percent
+
+__all__ = [
+    "OPPONENT",
+    "PROPONENT",
+    "alt_text",
+    "confusion",
+    "confusion_counts",
+    "divergence",
+    "find_flip",
+    "inert",
+    "loss",
+    "number",
+    "percent",
+    "probability",
+    "retention",
+]

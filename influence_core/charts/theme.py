@@ -1,0 +1,103 @@
+"""The one place with colours, and what all charts share: layout, titles in words, inert texts, numbers."""
+
+import html
+import math
+import textwrap
+from collections.abc import Collection
+
+import plotly.graph_objects as go
+
+# Blue and orange of Okabe & Ito's palette for colour-blind readers (https://jfly.uni-koeln.de/color/).
+# Both, and the grey, keep a contrast of 3 : 1 against white and against Streamlit's dark background.
+PROPONENT = "#0072B2"  # blue: always with a plus sign and a word
+OPPONENT = "#D55E00"  # orange: always with a minus sign and a word
+NEUTRAL = "#808080"  # controls and base trajectories
+GRID = "rgba(128, 128, 128, 0.25)"
+TRANSPARENT = "rgba(0, 0, 0, 0)"
+# Counts carry no sign, so neither colour of the pair; opaque, so that plotly can choose readable cell texts.
+COUNTS = ((0.0, "#EEF1F3"), (1.0, "#46545F"))
+
+MAX_POINTS = 2_000  # points drawn in one trace
+_TITLE_WIDTH = 52  # characters a line; plotly does not wrap titles
+
+
+def inert(text: str) -> str:
+    """Escape a text so that plotly shows it as it is: no tags, links, entities or TeX.
+
+    Plotly reads a subset of HTML in every title, label and hover text, and TeX between dollar signs
+    (https://plotly.com/chart-studio-help/adding-HTML-and-links-to-charts/).
+    """
+    return html.escape(text, quote=False).replace("$", "&#36;")
+
+
+def label(name: str, length: int = 40) -> str:
+    """Return a class name on one line and short enough for a title, not yet escaped."""
+    flat = " ".join(name.split())
+    return flat if len(flat) <= length else flat[: length - 1] + "…"
+
+
+def number(value: float) -> str:
+    """Write a number with three significant digits ("0.0123", "1,230", "4.56e-07")."""
+    if math.isnan(value):
+        return "not a number"
+    if math.isinf(value):
+        return "infinite" if value > 0 else "minus infinite"
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.3g}")
+    if not 1e-4 <= abs(rounded) < 1e7:
+        return f"{rounded:.3g}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(rounded))))
+    written = f"{rounded:,.{decimals}f}"
+    return written.rstrip("0").rstrip(".") if "." in written else written
+
+
+def percent(share: float) -> str:
+    """Write a share as "94 %" with three significant digits."""
+    return f"{number(100 * share)} %" if math.isfinite(share) else number(share)
+
+
+def styled(figure: go.Figure, title: str, alt: str, *, x: str, y: str, revision: str = "") -> go.Figure:
+    """Apply the shared layout and return the figure.
+
+    No text colour is set, so the page's theme applies, light or dark. ``title`` and ``alt`` are plain
+    text, kept in ``layout.meta``; the title is drawn escaped and wrapped. ``revision`` (a run's id,
+    say) keeps zoom and legend choices while a live chart is redrawn.
+    """
+    lines = [inert(line) for line in textwrap.wrap(title, _TITLE_WIDTH)] or [""]
+    figure.update_layout(
+        title={"text": "<br>".join(lines), "x": 0, "xanchor": "left", "font": {"size": 15}},
+        meta={"title": title, "alt": alt},
+        paper_bgcolor=TRANSPARENT,
+        plot_bgcolor=TRANSPARENT,
+        margin={"l": 8, "r": 8, "t": 28 + 20 * len(lines), "b": 8},
+        legend={"orientation": "h", "yanchor": "top", "y": -0.25, "x": 0},
+        hovermode="closest",
+        uirevision=revision or None,
+        height=320,
+    )
+    figure.update_xaxes(title_text=x, automargin=True, gridcolor=GRID, zeroline=False)
+    figure.update_yaxes(title_text=y, automargin=True, gridcolor=GRID, zeroline=False)
+    return figure
+
+
+def words(title: str, revision: str = "") -> go.Figure:
+    """Return a figure without data that says why in words."""
+    figure = styled(go.Figure(), title, f"Empty chart: {title}.", x="", y="", revision=revision)
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    return figure
+
+
+def alt_text(figure: go.Figure) -> str:
+    """Return the one sentence that describes a figure of this room, as plain text."""
+    return str(figure.layout.meta["alt"])
+
+
+def thin(length: int, keep: Collection[int] = (), limit: int = MAX_POINTS) -> list[int]:
+    """Return at most ``limit`` positions out of ``length``: evenly spaced, with both ends and ``keep``."""
+    if length <= limit:
+        return list(range(length))
+    wanted = {0, length - 1, *(position for position in keep if 0 <= position < length)}
+    spaced = limit - len(wanted)
+    return sorted(wanted | {round(i * (length - 1) / (spaced - 1)) for i in range(spaced)})

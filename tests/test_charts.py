@@ -1,0 +1,402 @@
+"""Charts say in words what their data shows; asserted on figure data of hand-made inputs."""
+
+import json
+import math
+import re
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from influence_core.charts import (
+    OPPONENT,
+    PROPONENT,
+    alt_text,
+    confusion,
+    confusion_counts,
+    divergence,
+    find_flip,
+    inert,
+    loss,
+    number,
+    percent,
+    probability,
+    retention,
+    theme,
+)
+from influence_core.events import Step
+
+EVIL = "<b>x</b><img src=x onerror=1> & $\\alpha$"
+CORRECTION_CHARTS = [probability, loss, divergence, retention]
+
+
+def make(probabilities, *, base=0.1, retained=None, changed=None, learning_rate=0.5):
+    """Steps whose prediction is "pos" from probability 0.5 on, else "neg"."""
+    base_label = "pos" if base >= 0.5 else "neg"
+    return [
+        Step(
+            step=at,
+            loss=-math.log(p),
+            probability=p,
+            prediction="pos" if p >= 0.5 else "neg",
+            base_loss=-math.log(base),
+            base_probability=base,
+            base_prediction=base_label,
+            divergence=0.01 * at,
+            integrated_lr=learning_rate * at,
+            retention=1.0 if retained is None else retained[at],
+            changed=[] if changed is None else changed[at],
+        )
+        for at, p in enumerate(probabilities)
+    ]
+
+
+def title(figure):
+    return figure.layout.title.text.replace("<br>", " ")
+
+
+def trace(figure, name):
+    return next(trace for trace in figure.data if trace.name == name)
+
+
+FLIP = make([0.1, 0.3, 0.6], retained=[1, 1, 0.94], changed=[[], [], ["r3", "r4", "r5"]])
+
+
+def test_flip_is_found_and_marked_in_every_chart():
+    assert find_flip(FLIP, "pos") == 2
+    expected = {probability: (2, 0.6), loss: (2, -math.log(0.6)), divergence: (1.0, 0.02), retention: (2, 94)}
+    for chart, (x, y) in expected.items():
+        mark = trace(chart(FLIP, "pos", 2), "flip at step 2")
+        assert mark.x == (x,)
+        assert mark.y == pytest.approx((y,))
+
+
+def test_probability_has_the_uncorrected_run_dotted_beside_it():
+    figure = probability(FLIP, "pos", 2)
+    with_, without = trace(figure, "with correction"), trace(figure, "without correction")
+    assert (with_.x, with_.y) == ((0, 1, 2), (0.1, 0.3, 0.6))
+    assert (without.x, without.y) == ((0, 1, 2), (0.1, 0.1, 0.1))
+    assert (with_.line.color, with_.line.dash) == (PROPONENT, None)
+    assert without.line.dash == "dot"
+    assert title(figure) == "Probability of “pos” rose from 0.1 to 0.6 at the flip"
+    assert figure.layout.xaxis.title.text == "step"
+    assert figure.layout.yaxis.title.text == "probability of “pos”"
+
+
+def test_loss_is_in_nats():
+    figure = loss(FLIP, "pos", 2)
+    assert title(figure) == "Loss of “pos” fell from 2.3 to 0.511 nats at the flip"
+    assert figure.layout.yaxis.title.text == "loss (nats)"
+    assert trace(figure, "with correction").y == pytest.approx([-math.log(p) for p in (0.1, 0.3, 0.6)])
+
+
+def test_divergence_is_on_a_log_axis_against_the_summed_rate_and_zeros_are_noted():
+    figure = divergence(FLIP, "pos", 2)
+    line = trace(figure, "distance")
+    assert line.x == (0.5, 1.0)
+    assert line.y == (0.01, 0.02)
+    assert figure.layout.yaxis.type == "log"
+    assert "Σ η" in figure.layout.xaxis.title.text
+    assert [note.text for note in figure.layout.annotations] == ["steps not drawn: 1 at distance 0"]
+    assert title(figure) == "Distance from the uncorrected run reached 0.02 at the flip"
+
+
+def test_divergence_without_zeros_has_no_note_and_a_broken_one_is_said():
+    assert not divergence(FLIP[1:], "pos", 2).layout.annotations
+    broken = [*FLIP, FLIP[2].model_copy(update={"step": 3, "divergence": math.inf})]
+    figure = divergence(broken, "pos", None)
+    assert [note.text for note in figure.layout.annotations] == ["steps not drawn: 1 at distance 0, 1 not finite"]
+    assert title(figure) == "Distance from the uncorrected run reached infinite after 3 steps"
+
+
+def test_retention_drop_is_the_title():
+    figure = retention(FLIP, "pos", 2)
+    assert title(figure) == "Retention fell to 94 % at the flip, 3 rows changed"
+    assert trace(figure, "retention").y == (100, 100, 94)
+    assert figure.layout.yaxis.range[0] <= 88
+    deep = retention(make([0.1, 0.2], retained=[1, 0.5], changed=[[], ["r1"]]), "pos", None)
+    assert title(deep) == "Retention fell to 50 % after 1 step, 1 row changed"
+    assert deep.layout.yaxis.range[0] < 50
+
+
+def test_retention_is_told_at_the_flip_even_if_it_falls_later():
+    steps = make([0.1, 0.6, 0.7], retained=[1, 1, 0.8])
+    assert title(retention(steps, "pos", 1)) == "Retention stayed at 100 % at the flip"
+    assert title(retention(steps, "pos", None)) == "Retention fell to 80 % after 2 steps"
+
+
+def test_no_flip_is_said_and_nothing_is_marked():
+    steps = make([0.2, 0.2, 0.15])
+    assert find_flip(steps, "pos") is None
+    assert title(probability(steps, "pos", None)) == (
+        "Probability of “pos” fell from 0.2 to 0.15 after 2 steps; no flip so far"
+    )
+    for chart in CORRECTION_CHARTS:
+        assert not [t for t in chart(steps, "pos", None).data if t.name.startswith("flip")]
+
+
+def test_the_free_control_is_said():
+    figure = probability(make([0.1, 0.6], base=0.7), "pos", 1)
+    assert (
+        title(figure) == "Probability of “pos” rose from 0.1 to 0.6 at the flip; without correction it flips at step 0"
+    )
+
+
+def test_flip_at_step_0():
+    steps = make([0.8, 0.9], base=0.8)
+    assert title(probability(steps, "pos", 0)) == (
+        "Probability of “pos” is 0.8 at step 0, where the label is predicted already"
+    )
+    assert title(retention(steps, "pos", 0)) == "Retention is 100 % at step 0, where the label is predicted already"
+    assert title(divergence(steps, "pos", 0)).startswith("Distance from the uncorrected run was 0 at step 0")
+    assert trace(probability(steps, "pos", 0), "flip at step 0").y == (0.8,)
+    # a log axis has no place for the mark at distance 0
+    assert [t.name for t in divergence(steps, "pos", 0).data] == ["distance"]
+
+
+def test_a_single_step():
+    steps = make([0.2])
+    assert title(probability(steps, "pos", None)) == "Probability of “pos” is 0.2 at step 0"
+    assert title(loss(steps, "pos", None)) == "Loss of “pos” is 1.61 nats at step 0"
+    assert title(retention(steps, "pos", None)) == "Retention is 100 % at step 0"
+    assert title(divergence(steps, "pos", None)) == "No distance from the uncorrected run to draw so far"
+
+
+@pytest.mark.parametrize("chart", CORRECTION_CHARTS)
+def test_no_steps_are_words(chart):
+    figure = chart([], "pos", None)
+    assert len(figure.data) == 0
+    assert title(figure).startswith("No steps yet")
+    assert alt_text(figure).startswith("Empty chart: No steps yet")
+
+
+def test_equal_at_three_digits_is_stayed():
+    assert title(probability(make([0.2, 0.20001]), "pos", None)).startswith("Probability of “pos” stayed at 0.2 after")
+
+
+def test_a_loss_that_broke_is_said():
+    steps = make([0.2, 0.3])
+    steps[1] = steps[1].model_copy(update={"loss": math.nan})
+    assert title(loss(steps, "pos", None)) == "Loss of “pos” went from 1.61 to not a number nats after 1 step"
+
+
+@pytest.mark.parametrize("chart", CORRECTION_CHARTS)
+def test_long_runs_are_thinned_but_keep_both_ends_and_the_flip(chart):
+    steps = make(np.linspace(0.1, 0.9, 5_001).tolist())
+    flip = find_flip(steps, "pos")
+    figure = chart(steps, "pos", flip)
+    line = figure.data[0]
+    assert 1_000 < len(line.x) <= 2_000
+    assert list(line.x) == sorted(set(line.x))
+    x = {step.step: step.integrated_lr if chart is divergence else step.step for step in steps}
+    assert {x[1 if chart is divergence else 0], x[flip], x[5_000]} <= set(line.x)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 1_999, 2_000, 2_001, 12_345])
+def test_thinning_stays_under_the_limit(length):
+    kept = theme.thin(length, keep=[length // 3])
+    assert len(kept) <= 2_000
+    assert kept == sorted(set(kept))
+    assert length == 0 or {0, length // 3, length - 1} <= set(kept)
+    assert length > 2_000 or kept == list(range(length))
+
+
+def test_alt_texts_are_one_sentence_with_what_the_chart_shows():
+    assert alt_text(probability(FLIP, "pos", 2)) == (
+        "Line chart of the test row's probability over 2 steps: probability of “pos” rose from 0.1 to 0.6 at the flip."
+    )
+    for chart in CORRECTION_CHARTS:
+        assert re.fullmatch(r"[^\n]+[a-z]\.", alt_text(chart(FLIP, "pos", 2)))
+    assert alt_text(retention(FLIP, "pos", 2)).endswith("retention fell to 94 % at the flip, 3 rows changed.")
+
+
+# --- confusion -------------------------------------------------------------------------------
+
+TRUE = ["pos", "pos", "neg", "pos", "neg", "mixed"]
+PREDICTED = ["pos", "neg", "neg", "neg", "pos", "mixed"]
+NAMES = ["neg", "pos", "mixed"]
+
+
+def test_counts_are_true_by_predicted():
+    counts = confusion_counts(TRUE, PREDICTED, NAMES)
+    assert counts.to_numpy().tolist() == [[1, 1, 0], [2, 1, 0], [0, 0, 1]]
+    assert counts.loc["pos", "neg"] == 2
+    assert (counts.index.name, counts.columns.name) == ("true", "predicted")
+    numbers = confusion_counts(np.array([1, 1, 0, 1, 0, 2]), np.array([1, 0, 0, 0, 1, 2]), NAMES)
+    assert numbers.equals(counts)
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "message"),
+    [
+        (["pos", "what"], ["pos", "pos"], "'what' of row 1"),
+        ([0], [3], "3 of row 0"),
+        ([-1], [0], "-1 of row 0"),
+        (["pos"], ["pos", "neg"], "1 labels but 2 predictions"),
+    ],
+)
+def test_counts_refuse_what_they_cannot_count(labels, predictions, message):
+    with pytest.raises(ValueError, match=message):
+        confusion_counts(labels, predictions, NAMES)
+
+
+def test_confusion_shows_counts_and_every_cell_can_be_clicked():
+    figure = confusion(TRUE, PREDICTED, NAMES, revision="ws")
+    cells, markers = figure.data
+    assert [list(row) for row in cells.z] == [[1, 1, 0], [2, 1, 0], [0, 0, 1]]
+    assert [list(row) for row in cells.text] == [["1", "1", "0"], ["2", "1", "0"], ["0", "0", "1"]]
+    assert cells.texttemplate == "%{text}"
+    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("predicted", "true")
+    assert list(figure.layout.xaxis.ticktext) == list(figure.layout.yaxis.ticktext) == NAMES
+    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first class on top, as in a table
+    counts = confusion_counts(TRUE, PREDICTED, NAMES)
+    for x, y, (true, predicted), hover in zip(markers.x, markers.y, markers.customdata, markers.hovertext, strict=True):
+        assert (true, predicted) == (NAMES[y], NAMES[x])
+        assert list(cells.customdata[y][x]) == [true, predicted]
+        assert hover == f"true {true}, predicted {predicted}: {counts.loc[true, predicted]}"
+    assert "select" in figure.layout.clickmode
+    assert figure.layout.uirevision == "ws"
+    assert title(figure) == "3 of 6 wrong, most often pos taken for neg (2)"
+    assert alt_text(figure) == (
+        "Confusion matrix of 6 rows and 3 classes: 3 of 6 wrong, most often pos taken for neg (2)."
+    )
+
+
+def test_confusion_without_errors_and_without_rows():
+    assert title(confusion(["pos"] * 1_200, ["pos"] * 1_200, NAMES)) == "All 1,200 predicted right"
+    empty = confusion([], [], NAMES)
+    assert len(empty.data) == 0
+    assert title(empty) == "No predictions to count"
+
+
+def test_many_classes_show_the_most_confused():
+    names = [f"c{n}" for n in range(60)]
+    true = [*range(60), 7, 59]
+    predicted = [*range(60), 59, 7]
+    figure = confusion(true, predicted, names)
+    assert len(figure.data[1].x) <= 2_000
+    assert {"c7", "c59"} <= set(figure.layout.xaxis.ticktext)
+    assert title(figure) == (
+        "2 of 62 wrong, most often c7 taken for c59 (1); the 44 of 60 classes with the most errors are shown"
+    )
+
+
+# --- theme -----------------------------------------------------------------------------------
+
+
+def drawn_texts(figure):
+    """Every text that plotly parses; customdata and meta are data that it does not draw."""
+    found = []
+
+    def walk(value, key=""):
+        if key in ("customdata", "meta"):
+            return
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                walk(inner, name)
+        elif isinstance(value, list):
+            for inner in value:
+                walk(inner, key)
+        elif isinstance(value, str):
+            found.append(value)
+
+    walk(json.loads(figure.to_json()))
+    return found
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        probability(FLIP, EVIL, 2),
+        loss(FLIP, EVIL, None),
+        divergence(FLIP, EVIL, 2),
+        retention(FLIP, EVIL, 2),
+        confusion([0, 0, 1], [1, 1, 0], ["neg", EVIL]),
+    ],
+    ids=["probability", "loss", "divergence", "retention", "confusion"],
+)
+def test_class_names_are_inert(figure):
+    for text in drawn_texts(figure):
+        without_breaks = text.replace("<br>", "")
+        assert "<" not in without_breaks
+        assert ">" not in without_breaks
+        assert "$" not in text
+        assert not re.search(r"&(?!(amp|lt|gt|#36);)", text)
+
+
+def test_inert_escapes_and_loses_nothing():
+    assert inert("<b>x</b><img src=x onerror=1>") == "&lt;b&gt;x&lt;/b&gt;&lt;img src=x onerror=1&gt;"
+    assert inert("&lt;b&gt;") == "&amp;lt;b&amp;gt;"
+    assert inert("$x$") == "&#36;x&#36;"
+    assert inert("žluť, ‖θ‖ “q” 94 %") == "žluť, ‖θ‖ “q” 94 %"
+
+
+def test_the_click_carries_the_name_itself():
+    figure = confusion([0, 1], [1, 1], ["neg", EVIL])
+    assert [EVIL, EVIL] in [list(pair) for pair in figure.data[1].customdata]
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (0.0, "0"),
+        (0.5, "0.5"),
+        (0.123456, "0.123"),
+        (0.99951, "1"),
+        (0.9994, "0.999"),
+        (94.33, "94.3"),
+        (999.6, "1,000"),
+        (1234.5, "1,230"),
+        (-0.01234, "-0.0123"),
+        (0.000123456, "0.000123"),
+        (1.2345e-7, "1.23e-07"),
+        (3.21e9, "3.21e+09"),
+        (math.nan, "not a number"),
+        (-math.inf, "minus infinite"),
+    ],
+)
+def test_numbers_have_three_significant_digits(value, written):
+    assert number(value) == written
+
+
+def test_percent():
+    assert [percent(0.94), percent(1.0), percent(0.98765)] == ["94 %", "100 %", "98.8 %"]
+
+
+def luminance(colour):
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("background", ["#FFFFFF", "#0E1117"])
+@pytest.mark.parametrize("colour", [PROPONENT, OPPONENT, theme.NEUTRAL])
+def test_lines_are_readable_in_light_and_dark(colour, background):
+    # WCAG 2.1, 1.4.11: graphics need 3 : 1
+    dark, light = sorted([luminance(colour), luminance(background)])
+    assert (light + 0.05) / (dark + 0.05) >= 3
+
+
+@pytest.mark.parametrize("chart", CORRECTION_CHARTS)
+def test_the_page_theme_decides_text_colours_and_zoom_is_kept(chart):
+    figure = chart(FLIP, "pos", 2, revision="run-7")
+    assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == theme.TRANSPARENT
+    assert figure.layout.uirevision == "run-7"
+    layout = figure.to_plotly_json()["layout"]
+    layout.pop("template")
+
+    def fonts(value):
+        for key, inner in value.items():
+            if key == "font":
+                yield inner
+            if isinstance(inner, dict):
+                yield from fonts(inner)
+
+    assert not [font for font in fonts(layout) if "color" in font]
+
+
+def test_figures_are_plotly_figures_that_serialise():
+    for chart in CORRECTION_CHARTS:
+        figure = chart(FLIP, "pos", 2)
+        assert isinstance(figure, go.Figure)
+        assert json.loads(figure.to_json())["layout"]["meta"]["alt"] == alt_text(figure)
