@@ -1,0 +1,1 @@
+"""Correcting a misprediction by a few fine-tuning steps (paper, Sec. 6)."""

@@ -1,0 +1,90 @@
+"""The optimizer of a correction and the state it starts from."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from influence_core.attribution.tables import base_key
+from influence_core.errors import UserError
+from influence_core.events import Progress
+from influence_core.models.classifier import Parameters
+from influence_core.specs import DEFAULT_RATE, CorrectionSpec
+from influence_core.trajectory.optimizers import OptimizerSpec, OptimizerState
+from influence_core.trajectory.step import TrainingStep
+from influence_core.trajectory.warm import warm_state
+from influence_core.workspace import Checkpoint, Workspace
+
+WARM_BATCHES = 100
+
+
+@dataclass(frozen=True)
+class Start:
+    """The state that a correction starts from, and where it comes from."""
+
+    state: OptimizerState
+    source: str  # checkpoint, warm, zeros
+
+
+def optimizer_of(checkpoint: Checkpoint, spec: CorrectionSpec) -> OptimizerSpec:
+    """Return the optimizer: the checkpoint's own kind and constants, or Adam where it records none."""
+    recorded = {k: v for k, v in (checkpoint.optimizer or {}).items() if k not in ("state", "coupled_l2")}
+    kind = spec.optimizer if spec.optimizer != "checkpoint" else recorded.get("kind", "adam")
+    if recorded.get("kind") != kind:
+        recorded = {}
+    return OptimizerSpec(**{**recorded, "kind": kind, "learning_rate": spec.learning_rate or DEFAULT_RATE[kind]})
+
+
+def start_state(
+    workspace: Workspace, checkpoint: Checkpoint, spec: CorrectionSpec, step: TrainingStep, parameters: Parameters
+) -> Iterator[Progress | Start]:
+    """Yield progress, then the state (DEFINITIONS, Perturbation and step).
+
+    By default the checkpoint's own where it carries one, otherwise warmed over 100 batches. A
+    warmed state depends on no test row and is kept, so only the first correction waits for it.
+    """
+    recorded = checkpoint.optimizer or {}
+    carries = recorded.get("kind") == step.optimizer.kind and "state" in recorded
+    source = spec.optimizer_state or ("checkpoint" if carries else "warm")
+    if source == "checkpoint" and not carries:
+        raise UserError(
+            f"checkpoint {checkpoint.name} carries no {step.optimizer.kind} state: choose optimizer state warm or zeros"
+        )
+    zeros = step.initial_state(parameters)
+    if source == "checkpoint":
+        kept = OptimizerState.from_tensors(load_file(Path(checkpoint.path) / str(recorded["state"])))
+        if kept.exp_avg.keys() != zeros.exp_avg.keys() or kept.momentum_buffer.keys() != zeros.momentum_buffer.keys():
+            raise UserError(
+                f"the optimizer state of {checkpoint.name} is not of scope {step.scope.name}: "
+                "choose optimizer state warm, or the scope it was made with"
+            )
+        yield Start(_on(kept, step), source)
+    elif source == "zeros" or not (zeros.exp_avg or zeros.momentum_buffer):
+        yield Start(zeros, "zeros")  # plain SGD has nothing to warm
+    else:
+        key: dict[str, Any] = {
+            **base_key(workspace, spec.checkpoint, spec.scope),
+            "optimizer": {**asdict(step.optimizer), "learning_rate": 0.0},
+            "batch_size": step.batch_size,
+            "batches": WARM_BATCHES,
+            "seed": step.seed,
+            "dropout": step.dropout,
+        }
+        file = workspace.artefacts.path("warm", key) / "state.safetensors"
+        if not file.exists():
+            for event in warm_state(step, parameters, WARM_BATCHES):
+                if isinstance(event, Progress):
+                    yield event
+                else:
+                    workspace.artefacts.make("warm", key)
+                    temporary = file.with_name(".state.safetensors")
+                    save_file(event.to_tensors(), temporary)
+                    temporary.replace(file)
+        yield Start(_on(OptimizerState.from_tensors(load_file(file)), step), source)
+
+
+def _on(state: OptimizerState, step: TrainingStep) -> OptimizerState:
+    device = step.classifier.device
+    return OptimizerState.from_tensors({name: value.to(device) for name, value in state.to_tensors().items()})

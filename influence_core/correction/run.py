@@ -1,0 +1,293 @@
+"""A correction, step by step: lockstep with the uncorrected run, flip, retention, before and after."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from influence_core.attribution.ranking import run as rank
+from influence_core.correction.optimizer import Start, optimizer_of, start_state
+from influence_core.correction.strategies import STRATEGIES, Chosen
+from influence_core.errors import UserError
+from influence_core.events import Events, Progress, Result, Step
+from influence_core.home import write_json
+from influence_core.models.classifier import Batch, Classifier, Parameters, Scope
+from influence_core.models.loading import load, rows_of, scope_of
+from influence_core.models.predict import Predictions, predict
+from influence_core.models.predict import run as predict_split
+from influence_core.rankings import Ranking
+from influence_core.runs.stopping import stop_requested
+from influence_core.specs import CorrectionSpec, PredictSpec, RankSpec, Split
+from influence_core.trajectory.optimizers import OptimizerSpec
+from influence_core.trajectory.perturbation import Perturbation
+from influence_core.trajectory.rollout import Lockstep, lockstep
+from influence_core.trajectory.step import TrainingStep
+from influence_core.workspace import Workspace, now
+
+RETENTION_ROWS = 50
+RETENTION_SEED = 0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that a correction needs, looked up and checked before anything slow."""
+
+    workspace: Workspace
+    classifier: Classifier
+    scope: Scope
+    spec: CorrectionSpec
+    split: Split  # of the corrected row
+    row: int
+    predicted: int
+    desired: int
+    retention_ids: list[str]
+
+
+def retention_rows(workspace: Workspace, split: Split, corrected: list[str]) -> list[str]:
+    """Return the fixed seeded set of 50 rows of a split, without the corrected ones (DEFINITIONS, Correction)."""
+    ids = workspace.dataset.splits[split]["id"].to_numpy()
+    order = np.random.default_rng(RETENTION_SEED).permutation(len(ids))
+    without = [str(ids[number]) for number in order if ids[number] not in corrected]
+    return without[:RETENTION_ROWS]
+
+
+def prepare(spec: CorrectionSpec, result: Path) -> Iterator[Progress | Setting]:
+    """Check the request against the workspace; yields progress where the split is not predicted yet."""
+    workspace = Workspace.open(spec.workspace)
+    split, row = workspace.locate(spec.example)
+    if split == "train":
+        raise UserError(f"example {spec.example!r} is a training row: corrections work on validation and test rows")
+    n = len(workspace.train)
+    for name, value in (("k", spec.k), ("batch size", spec.batch_size)):
+        if value > n:
+            raise UserError(f"{name} = {value} but there are {n} training rows: give at most {n}")
+    classifier = load(workspace, spec.checkpoint)
+    if workspace.predictions(split, spec.checkpoint) is None:
+        asked = PredictSpec(workspace=spec.workspace, checkpoint=spec.checkpoint, split=split)
+        yield from (event for event in predict_split(asked, result) if isinstance(event, Progress))
+    predicted = int(workspace.predict(split, spec.checkpoint)["prediction"].iloc[row])
+    frame = workspace.dataset.splits[split]
+    if spec.desired == "gold":
+        desired = int((frame["gold"] if "gold" in frame else frame["label"]).iloc[row])
+    else:
+        desired = workspace.label_index(spec.desired)
+    if desired == predicted:
+        raise UserError(
+            f"example {spec.example!r} is already predicted {workspace.label_names[predicted]}, the desired label: "
+            "choose another example or another desired label"
+        )
+    scope = scope_of(workspace, classifier, spec.scope)
+    retained = retention_rows(workspace, split, [spec.example])
+    yield Setting(workspace, classifier, scope, spec, split, row, predicted, desired, retained)
+
+
+def choose(setting: Setting, result: Path) -> Iterator[Progress | Chosen]:
+    """Yield progress of the ranking, where the strategy needs one, then the rows of B."""
+    spec, strategy = setting.spec, STRATEGIES[setting.spec.strategy]
+    ranking: Ranking | None = None
+    if strategy.needs_ranking:
+        asked = RankSpec(
+            workspace=spec.workspace,
+            checkpoint=spec.checkpoint,
+            scope=spec.scope,
+            example=spec.example,
+            method=spec.method,
+            target=spec.target,
+            by=spec.by,
+            top=spec.k,
+        )
+        for event in rank(asked, result):
+            if isinstance(event, Result):
+                ranking = Ranking(**event.value)
+            elif isinstance(event, Progress):
+                yield event
+    yield strategy.choose(setting.workspace, spec, setting.predicted, setting.desired, ranking)
+
+
+class Reader:
+    """Reads the corrected row and the retention rows after each step."""
+
+    def __init__(self, setting: Setting, start: Parameters) -> None:
+        self.setting = setting
+        rows = rows_of(setting.workspace, setting.classifier, setting.split)
+        self.target: Batch = rows.batch([setting.row], [setting.desired])
+        self.numbers = [setting.workspace.locate(example)[1] for example in setting.retention_ids]
+        self.retained = rows.batch(self.numbers) if self.numbers else None
+        self.first = self._predictions(start)
+
+    def _predictions(self, parameters: Parameters) -> np.ndarray:
+        if self.retained is None:
+            return np.zeros(0, dtype=np.int64)
+        with torch.no_grad():
+            return self.setting.classifier.logits(self.retained, parameters).argmax(1).cpu().numpy()
+
+    def _target(self, parameters: Parameters) -> tuple[float, float, str]:
+        """Return loss and probability of the desired label, and the prediction."""
+        with torch.no_grad():
+            logits: Tensor = self.setting.classifier.logits(self.target, parameters)[0].double()
+        logs = logits.log_softmax(0)
+        name = self.setting.workspace.label_names[int(logits.argmax())]
+        return -float(logs[self.setting.desired]), float(logs[self.setting.desired].exp()), name
+
+    def read(self, item: Lockstep) -> Step:
+        """Return what a step shows."""
+        loss, probability, prediction = self._target(item.parameters)
+        base_loss, base_probability, base_prediction = self._target(item.base_parameters)
+        differs = self._predictions(item.parameters) != self.first
+        changed = [example for example, other in zip(self.setting.retention_ids, differs, strict=True) if other]
+        return Step(
+            step=item.t,
+            loss=loss,
+            probability=probability,
+            prediction=prediction,
+            base_loss=base_loss,
+            base_probability=base_probability,
+            base_prediction=base_prediction,
+            divergence=item.divergence,
+            integrated_lr=item.integrated_lr,
+            retention=1 - len(changed) / max(1, len(self.first)),
+            changed=changed,
+        )
+
+
+def run(spec: CorrectionSpec, result: Path) -> Events:
+    """Correct; yields progress, a `Step` per step from step 0, then the result.
+
+    Stops ``after_flip`` steps after the flip, at ``steps``, or when asked to (`runs.stopping`). The
+    last parameters and optimizer state are left in ``result`` however the run ends, so that they
+    can be kept.
+    """
+    setting: Setting | None = None
+    for item in prepare(spec, result):
+        if isinstance(item, Setting):
+            setting = item
+        else:
+            yield item
+    assert setting is not None
+    chosen: Chosen | None = None
+    for choice in choose(setting, result):
+        if isinstance(choice, Chosen):
+            chosen = choice
+        else:
+            yield choice
+    assert chosen is not None
+    workspace, classifier = setting.workspace, setting.classifier
+    checkpoint = workspace.checkpoint(spec.checkpoint)
+    optimizer = optimizer_of(checkpoint, spec)
+    rows = rows_of(workspace, classifier, "train")  # the original labels (DEFINITIONS)
+    step = TrainingStep(classifier, setting.scope, optimizer, rows, spec.batch_size, spec.seed)
+    parameters = classifier.parameters(setting.scope)
+    start: Start | None = None
+    for event in start_state(workspace, checkpoint, spec, step, parameters):
+        if isinstance(event, Start):
+            start = event
+        else:
+            yield event
+    assert start is not None
+    perturbation = Perturbation.mean(rows.batch(chosen.numbers, chosen.labels))
+    epsilon = torch.tensor([spec.weight], dtype=classifier.dtype, device=classifier.device)
+    reader = Reader(setting, parameters)
+    steps: list[Step] = []
+    last: Lockstep | None = None
+    desired = workspace.label_names[setting.desired]
+    try:
+        for last in lockstep(step, parameters, start.state, epsilon, perturbation, spec.steps):
+            steps.append(reader.read(last))
+            yield steps[-1]
+            flip = flip_step(steps, desired)
+            if (flip is not None and last.t >= flip + spec.after_flip) or stop_requested(result):
+                break
+    finally:
+        if last is not None:
+            _save(setting, optimizer, start, chosen, last, result)
+    assert last is not None
+    outcome = _outcome(steps, desired)
+    for after in _compare(setting, last.parameters, result):
+        if isinstance(after, dict):
+            outcome.update(after)
+        else:
+            yield after
+    write_json(result / "result.json", outcome)
+    yield Result(value=outcome)
+
+
+def flip_step(steps: list[Step], desired: str) -> int | None:
+    """Return the first step whose prediction is the desired label, or None."""
+    return next((step.step for step in steps if step.prediction == desired), None)
+
+
+def _outcome(steps: list[Step], desired: str) -> dict[str, Any]:
+    """Return the last line's fields (CLI): retention at the flip, otherwise at the last step."""
+    flip = flip_step(steps, desired)
+    base = next((step.step for step in steps if step.base_prediction == desired), None)
+    at = next(step for step in steps if step.step == flip) if flip is not None else steps[-1]
+    return {
+        "flipped": flip is not None,
+        "flip_step": flip,
+        "base_flip_step": base,
+        "retention": at.retention,
+        "checkpoint": None,
+        "steps": steps[-1].step,
+    }
+
+
+def _save(
+    setting: Setting, optimizer: OptimizerSpec, start: Start, chosen: Chosen, last: Lockstep, result: Path
+) -> None:
+    """Leave parameters, optimizer state and the manifest where `keeping` finds them."""
+    workspace, spec = setting.workspace, setting.spec
+    result.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in last.parameters.items()}, result / "parameters.safetensors")
+    save_file(last.optimizer_state.to_tensors(), result / "optimizer.safetensors")
+    checkpoint = workspace.checkpoint(spec.checkpoint)
+    manifest = {
+        "spec": spec.model_dump(),
+        "workspace": workspace.name,
+        "data": workspace.data_fingerprint,
+        "checkpoint": checkpoint.name,
+        "checkpoint_fingerprint": checkpoint.fingerprint,
+        "cursor": workspace.labels().cursor,
+        "scope": setting.scope.name,
+        "predicted": workspace.label_names[setting.predicted],
+        "desired": workspace.label_names[setting.desired],
+        "epsilon": spec.weight,
+        "optimizer": asdict(optimizer),
+        "optimizer_state": start.source,
+        "rows": [workspace.train["id"].iloc[int(number)] for number in chosen.numbers],
+        "row_labels": [workspace.label_names[int(label)] for label in chosen.labels],
+        "retention_rows": setting.retention_ids,
+        "steps": last.t,
+        "threads": torch.get_num_threads(),
+        "device": str(setting.classifier.device),
+        "dtype": str(setting.classifier.dtype),
+        "torch": torch.__version__,
+        "made": now(),
+    }
+    write_json(result / "manifest.json", manifest)
+
+
+def _compare(setting: Setting, parameters: Parameters, result: Path) -> Iterator[Progress | dict[str, Any]]:
+    """Predict the whole split with the corrected parameters; yields progress, then before and after."""
+    workspace, split = setting.workspace, setting.split
+    rows = rows_of(workspace, setting.classifier, split)
+    for event in predict(setting.classifier, rows, parameters, phase=f"comparing on the whole {split} split"):
+        if not isinstance(event, Predictions):
+            yield event
+            continue
+        before = workspace.predict(split, setting.spec.checkpoint)
+        table = event.frame(before["id"])
+        table.to_parquet(result / "after.parquet", index=False)
+        was = before["prediction"].to_numpy() == rows.labels
+        now_right = table["prediction"].to_numpy() == rows.labels
+        yield {
+            "split": split,
+            "before": float(was.mean()),
+            "after": float(now_right.mean()),
+            "fixed": before["id"][~was & now_right].tolist(),
+            "broken": before["id"][was & ~now_right].tolist(),
+        }
