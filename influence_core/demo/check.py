@@ -1,0 +1,116 @@
+"""``demo check``: rebuild the demo's scores from its checkpoint and compare them with the shipped ones."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from influence_core.attribution.abif import Abif
+from influence_core.attribution.base import Attributor, Query, Ready
+from influence_core.attribution.indexing import index_key
+from influence_core.attribution.indexing import run as build_index
+from influence_core.attribution.projection import Projection, load_basis
+from influence_core.attribution.tables import Table
+from influence_core.attribution.tracin import TracIn
+from influence_core.demo import assets
+from influence_core.demo.prepare import prepare
+from influence_core.errors import RunFailedError
+from influence_core.events import Events, Progress, Result
+from influence_core.home import read_json
+from influence_core.specs import IndexSpec, RankSpec
+from influence_core.workspace import Workspace
+
+QUERIES = 16  # mispredicted rows compared, spread over all of them
+TOP = 20
+OVERLAP = 0.9  # smallest mean share of the top 20 in common
+SPEARMAN = 0.99  # smallest mean rank correlation over all training rows
+
+
+def check(name: str = assets.NAME) -> Events:
+    """Rebuild and compare; raises `RunFailedError` when shipped and rebuilt scores differ too much."""
+    started = time.monotonic()
+    yield from (event for event in prepare(name) if isinstance(event, Progress))
+    workspace = Workspace.open(assets.NAME)
+    recorded = read_json(assets.RECIPE)["queries"]
+    chosen = [Query(*recorded[place]) for place in np.linspace(0, len(recorded) - 1, QUERIES).astype(int)]
+    found: dict[str, Any] = {}
+    for method, rebuilt in ((TracIn(), _tracin), (Abif(), _abif)):
+        shipped = [_ready(method, workspace, query) for query in chosen]
+        fresh: list[Ready] = []
+        for item in rebuilt(workspace, chosen, shipped):
+            if isinstance(item, Progress):
+                yield item
+            else:
+                fresh.append(item)
+        for field in ("cosines", "scores"):
+            pairs = [
+                (getattr(method.scores(a), field), getattr(method.scores(b), field))
+                for a, b in zip(shipped, fresh, strict=True)
+            ]
+            found[f"{method.name}_{field}"] = compare(pairs)
+    failed = [field for field, own in found.items() if own["overlap"] < OVERLAP or own["spearman"] < SPEARMAN]
+    if failed:
+        raise RunFailedError(f"shipped and rebuilt scores differ: {', '.join(f'{f} {found[f]}' for f in failed)}")
+    yield Result(value={**found, "queries": len(chosen), "seconds": time.monotonic() - started})
+
+
+def compare(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Return the mean top-20 overlap (both ends) and the mean Spearman correlation of score pairs."""
+    overlaps, correlations = [], []
+    for first, second in pairs:
+        for sign in (1, -1):
+            top = [set(np.argsort(-sign * own, kind="stable")[:TOP].tolist()) for own in (first, second)]
+            overlaps.append(len(top[0] & top[1]) / TOP)
+        ranks = [pd.Series(own).rank() for own in (first, second)]
+        correlations.append(float(ranks[0].corr(ranks[1])))
+    return {"overlap": float(np.mean(overlaps)), "spearman": float(np.mean(correlations))}
+
+
+def _ready(method: Attributor, workspace: Workspace, query: Query) -> Ready:
+    spec = RankSpec(workspace=workspace.name, example=query.example, method=method.name)
+    ready = method.ready(workspace, spec, query) if method.name == "tracin" else _shipped_abif(workspace, query)
+    if ready is None:
+        raise RunFailedError(f"the shipped {method.name} products of {query.example!r} are missing: restore the assets")
+    return ready
+
+
+def _shipped_abif(workspace: Workspace, query: Query) -> Ready | None:
+    """Return the shipped index's arrays even where a local index stands beside it."""
+    spec = IndexSpec(workspace=workspace.name)
+    key = index_key(workspace, spec, origin="shipped")
+    return Abif().read(Table(workspace.artefacts.path("abif", key), key), query)
+
+
+def _tracin(workspace: Workspace, queries: list[Query], shipped: list[Ready]) -> Iterator[Progress | Ready]:
+    work = Projection(workspace, assets.CHECKPOINT, None)
+    directions, norms = work.query_directions(queries)
+    labels = shipped[0].table["labels"]
+    dots, sqnorms = np.zeros((len(labels), len(queries)), dtype=np.float32), np.zeros(len(labels), dtype=np.float32)
+    for event in work.project(np.arange(len(labels)), directions, labels, "projecting the training rows (tracin)"):
+        if isinstance(event, Progress):
+            yield event
+        else:
+            dots[event.where], sqnorms[event.where] = event.dots, event.sqnorms
+    for place, old in enumerate(shipped):
+        table = {"norms": np.sqrt(sqnorms), "labels": labels}
+        query = {"products": dots[:, place], "norm": norms[place : place + 1]}
+        yield Ready(table, query, old.key, old.made, old.notes, "rebuilt")
+
+
+def _abif(workspace: Workspace, queries: list[Query], shipped: list[Ready]) -> Iterator[Progress | Ready]:
+    spec = IndexSpec(workspace=workspace.name, checkpoint=assets.CHECKPOINT)
+    for event in build_index(spec, Path(workspace.path)):
+        if isinstance(event, Progress):
+            yield event
+    key = index_key(workspace, spec)
+    table = Table(workspace.artefacts.path("abif", key), key)
+    work = Projection(workspace, assets.CHECKPOINT, None)
+    basis = load_basis(table, work)
+    for query in queries:
+        table.write_query(query, {"products": work.project_query(query, basis)})
+        ready = Abif().read(table, query)
+        assert ready is not None
+        yield ready
