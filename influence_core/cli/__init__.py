@@ -1,0 +1,41 @@
+"""Everything the pages can do, without a browser: ``python -m influence_core COMMAND``."""
+
+import sys
+
+import click
+import typer
+from typer.main import get_command
+
+from influence_core.cli import analysis, data, labels, running
+from influence_core.errors import RunFailedError, UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Debug a classifier through its training data: influence, relabelling, live correction.",
+)
+for room in (data, analysis, labels, running):
+    room.register(app)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; exit 0, 2 with a one-line message for bad input, 1 for a failed run."""
+    try:
+        code = get_command(app).main(args=arguments, standalone_mode=False)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except click.ClickException as error:
+        print(f"error: {error.format_message()}", file=sys.stderr)
+        code = 2
+    except RunFailedError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        code = 1
+    except (KeyboardInterrupt, click.Abort):
+        print("stopped", file=sys.stderr)
+        code = 1
+    except BrokenPipeError:  # the reader of our output went away (| head)
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)

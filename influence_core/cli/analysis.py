@@ -1,0 +1,181 @@
+"""Commands that compute: index, rank, correct."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from influence_core.cli.output import Checkpoint, Json, Name, Scope, emit, finish, follow, given, number, pairs, table
+from influence_core.errors import UserError
+from influence_core.events import Result, Step
+from influence_core.rankings import Ranking
+from influence_core.runs import registry
+from influence_core.specs import CorrectionSpec, IndexSpec, RankSpec
+from influence_core.workspace import Workspace
+
+STEP_COLUMNS = (
+    "step",
+    "loss",
+    "probability",
+    "prediction",
+    "base_probability",
+    "base_prediction",
+    "divergence",
+    "integrated_lr",
+    "retention",
+    "changed",
+)
+
+
+def index(
+    workspace: Name,
+    checkpoint: Checkpoint = None,
+    scope: Scope = None,
+    k: Annotated[int | None, typer.Option(help="eigenvectors kept (default 32)")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Lanczos iterations (default 64)")] = None,
+    hessian_rows: Annotated[int | None, typer.Option(help="rows of the Hessian sample (default 256)")] = None,
+    seed: int | None = None,
+    json: Json = False,
+) -> None:
+    """Build the ABIF index; an interrupted build goes on where it stopped."""
+    found = Workspace.open(workspace)
+    options = given(
+        checkpoint=checkpoint, scope=scope, k=k, iterations=iterations, hessian_rows=hessian_rows, seed=seed
+    )
+    value = _run(found.spec(IndexSpec, options))
+    if json:
+        emit(value)
+    else:
+        pairs({**value, "eigenvalues": f"{value['eigenvalues'][0]:.3g} … {value['eigenvalues'][-1]:.3g}"})
+
+
+def rank(
+    workspace: Name,
+    example: Annotated[str, typer.Option(help="id of a validation or test row")],
+    method: Annotated[str | None, typer.Option(help="abif or tracin (default: abif if an index exists)")] = None,
+    target: Annotated[str | None, typer.Option(help="predicted (default), gold, or a label")] = None,
+    by: Annotated[str | None, typer.Option(help="cosine (default) or score")] = None,
+    top: Annotated[int | None, typer.Option(help="rows a side (default 50)")] = None,
+    scope: Scope = None,
+    checkpoint: Checkpoint = None,
+    refresh: Annotated[bool, typer.Option(help="re-project rows relabelled since the products were made")] = False,
+    json: Json = False,
+) -> None:
+    """Rank the training rows that push one prediction."""
+    found = Workspace.open(workspace)
+    options = given(example=example, method=method, target=target, by=by, top=top, scope=scope, checkpoint=checkpoint)
+    ranking = Ranking(**_run(found.spec(RankSpec, {**options, "refresh": refresh})))
+    columns = ("id", "rank", "score", "cosine", "label", "text")
+    sides = {
+        side: [{name: getattr(row, name) for name in columns} for row in rows]
+        for side, rows in (("proponents", ranking.proponents), ("opponents", ranking.opponents))
+    }
+    if json:
+        emit(
+            {"example": ranking.example, "target": ranking.target, "method": ranking.method, "by": ranking.by, **sides}
+        )
+        return
+    word = {"proponents": "support", "opponents": "oppose"}
+    print(f"{ranking.method}, scope {ranking.scope}, {ranking.rows} rows, ordered by {ranking.by}")
+    for side, rows in sides.items():
+        print(f"\n{side}: rows that {word[side]} {ranking.target!r}")
+        table(rows, columns)
+    if ranking.stale:
+        print(f"\n{ranking.stale} rows were relabelled since: --refresh projects them again")
+
+
+def correct(
+    workspace: Name,
+    example: Annotated[list[str], typer.Option(help="id of a mispredicted validation or test row")],
+    strategy: Annotated[str | None, typer.Option(help="proponents (default), opponents or random")] = None,
+    method: str | None = None,
+    by: str | None = None,
+    desired: Annotated[str | None, typer.Option(help="gold (default) or a label")] = None,
+    target: str | None = None,
+    scope: Scope = None,
+    checkpoint: Checkpoint = None,
+    k: Annotated[int | None, typer.Option(help="rows of B (default 12)")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="rows of a training batch (default 32)")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="weight ε of l_B")] = None,
+    share: Annotated[float | None, typer.Option(help="ε / (1 + ε) instead; default k / (k + batch size)")] = None,
+    steps: Annotated[int | None, typer.Option(help="at most so many (default 50)")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="default 1e-5 for Adam, 1e-3 for SGD")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="checkpoint (default), sgd or adam")] = None,
+    optimizer_state: Annotated[str | None, typer.Option(help="checkpoint, warm or zeros")] = None,
+    seed: int | None = None,
+    after_flip: Annotated[int | None, typer.Option(help="go on so many steps after the flip (default 0)")] = None,
+    keep: Annotated[str | None, typer.Option(help="keep the result as a checkpoint of this name")] = None,
+    json: Json = False,
+) -> None:
+    """Correct a misprediction by a few steps on influential rows, beside the uncorrected run."""
+    if len(example) != 1:
+        raise UserError(f"{len(example)} examples were given: correct one at a time")
+    found = Workspace.open(workspace)
+    options = given(
+        example=example[0],
+        strategy=strategy,
+        method=method,
+        by=by,
+        desired=desired,
+        target=target,
+        scope=scope,
+        checkpoint=checkpoint,
+        k=k,
+        batch_size=batch_size,
+        epsilon=epsilon,
+        share=share,
+        steps=steps,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        optimizer_state=optimizer_state,
+        seed=seed,
+        after_flip=after_flip,
+    )
+    spec = found.spec(CorrectionSpec, options)
+    if keep is not None:
+        found.checkpoint_folder(keep)  # refuses the name before anything slow
+    with tempfile.TemporaryDirectory() as temporary:
+        result = Path(temporary)
+        outcome: dict[str, Any] = {}
+        header = False
+        for event in follow(registry.start(spec, result)):
+            if isinstance(event, Result):
+                outcome = event.value
+                continue
+            line = {name: getattr(event, name) for name in STEP_COLUMNS}
+            if json:
+                emit(line)
+            else:
+                if not header:
+                    print("  ".join(name.rjust(10) for name in STEP_COLUMNS[:-1]))
+                    header = True
+                _print_step(event)
+        if keep is not None:
+            outcome["checkpoint"] = found.keep(result, keep).name
+    if json:
+        emit({name: outcome[name] for name in ("flipped", "flip_step", "base_flip_step", "retention", "checkpoint")})
+        return
+    flip = f"flipped at step {outcome['flip_step']}" if outcome["flipped"] else "did not flip"
+    own = outcome["base_flip_step"]
+    print(f"\n{flip}; without correction it {'does not flip' if own is None else f'flips at step {own}'}")
+    print(f"retention {number(100 * outcome['retention'])} %")
+    print(f"whole {outcome['split']} set: {100 * outcome['before']:.2f} → {100 * outcome['after']:.2f} %", end="")
+    print(f", fixed {len(outcome['fixed'])}, broken {len(outcome['broken'])}")
+    if outcome["checkpoint"]:
+        print(f"kept as {outcome['checkpoint']}")
+
+
+def _print_step(event: Step) -> None:
+    print("  ".join(number(getattr(event, name)).rjust(10) for name in STEP_COLUMNS[:-1]), flush=True)
+
+
+def _run(spec: IndexSpec | RankSpec) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as temporary:
+        return finish(registry.start(spec, Path(temporary)))
+
+
+def register(app: typer.Typer) -> None:
+    """Add this room's commands."""
+    for command in (index, rank, correct):
+        app.command()(command)
