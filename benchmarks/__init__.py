@@ -1,0 +1,1 @@
+"""Timings against a baseline in the same run: ``python -m benchmarks``."""
