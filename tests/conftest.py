@@ -1,0 +1,43 @@
+"""Fixtures that several files share."""
+
+import json
+from pathlib import Path
+
+import pytest
+from checkpoints import save_tiny_checkpoint, write_data
+
+from influence_core.data.opening import run as open_workspace
+from influence_core.events import Result
+from influence_core.specs import OpenSpec
+from influence_core.workspace import Workspace
+
+
+@pytest.fixture
+def home(monkeypatch, tmp_path) -> Path:
+    """A fresh INFLUENCE_HOME."""
+    path = tmp_path / "home"
+    monkeypatch.setenv("INFLUENCE_HOME", str(path))
+    monkeypatch.delenv("INFLUENCE_DATABASE_URL", raising=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    """A briefly trained tiny BERT, made once; not to be changed."""
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def data_files(tmp_path_factory) -> tuple[Path, Path]:
+    """train.csv and test.csv of the tiny checkpoint's kind."""
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def opened(home, tiny_checkpoint, data_files, tmp_path) -> Workspace:
+    """A workspace opened from the tiny checkpoint and files, scope last:1."""
+    spec = OpenSpec(checkpoint=str(tiny_checkpoint), data=str(data_files[0]), test=str(data_files[1]), scope="last:1")
+    for event in open_workspace(spec, tmp_path / "opening"):
+        if isinstance(event, Result):
+            return Workspace.open(str(json.loads(json.dumps(event.value))["workspace"]))
+    raise AssertionError("open ended without a result")
