@@ -1,0 +1,265 @@
+"""Corrections on a real tiny workspace."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from influence_core.correction.optimizer import optimizer_of
+from influence_core.correction.run import RETENTION_ROWS, retention_rows
+from influence_core.correction.strategies import STRATEGIES
+from influence_core.errors import UserError
+from influence_core.events import Progress, Result, Step
+from influence_core.home import read_json
+from influence_core.models.loading import load, rows_of
+from influence_core.runs.stopping import request_stop
+from influence_core.specs import CorrectionSpec
+
+FAST = {"optimizer": "sgd", "learning_rate": 0.1, "k": 6, "batch_size": 16, "method": "tracin"}
+
+
+def split_events(events):
+    events = list(events)
+    return [e for e in events if isinstance(e, Step)], events[-1].value, [e for e in events if isinstance(e, Progress)]
+
+
+@pytest.fixture
+def wrong(opened):
+    return opened.mispredictions().iloc[0]
+
+
+def test_a_correction_flips_and_says_what_the_command_line_lists(opened, wrong, tmp_path):
+    steps, outcome, progress = split_events(opened.correct(wrong["id"], tmp_path / "run", **FAST))
+    desired = opened.label_names[wrong["label"]]
+    assert [step.step for step in steps] == list(range(len(steps)))
+    first, last = steps[0], steps[-1]
+    assert first.divergence == 0
+    assert first.integrated_lr == 0
+    assert first.retention == 1
+    assert first.changed == []
+    assert first.prediction == first.base_prediction == opened.label_names[wrong["prediction"]]
+    assert first.loss == pytest.approx(wrong["loss"], rel=1e-4)
+    assert first.probability == pytest.approx(1 - wrong["confidence"], rel=1e-4)
+    assert outcome["flipped"]
+    assert outcome["flip_step"] == last.step
+    assert last.prediction == desired
+    assert all(step.prediction != desired for step in steps[:-1])
+    assert last.divergence > steps[1].divergence > 0
+    assert last.integrated_lr == pytest.approx(0.1 * last.step)
+    assert outcome["retention"] == last.retention
+    assert "comparing on the whole test split" in {event.phase for event in progress}
+
+
+def test_before_and_after_agree_with_predicting_by_hand(opened, wrong, tmp_path):
+    _, outcome, _ = split_events(opened.correct(wrong["id"], tmp_path / "run", **FAST))
+    classifier = load(opened)
+    rows = rows_of(opened, classifier, "test")
+    changed = load_file(tmp_path / "run" / "parameters.safetensors")
+    with torch.no_grad():
+        before = classifier.logits(rows.batch(range(len(rows)))).argmax(1).numpy() == rows.labels
+        after = classifier.logits(rows.batch(range(len(rows))), changed).argmax(1).numpy() == rows.labels
+    ids = opened.dataset.splits["test"]["id"]
+    assert outcome["before"] == pytest.approx(before.mean())
+    assert outcome["after"] == pytest.approx(after.mean())
+    assert outcome["fixed"] == ids[~before & after].tolist()
+    assert outcome["broken"] == ids[before & ~after].tolist()
+    assert wrong["id"] in outcome["fixed"]
+
+
+def test_retention_is_the_share_of_unchanged_predictions(opened, wrong, tmp_path):
+    steps, _, _ = split_events(opened.correct(wrong["id"], tmp_path / "run", **{**FAST, "after_flip": 8}))
+    ids = retention_rows(opened, "test", [wrong["id"]])
+    assert wrong["id"] not in ids
+    assert len(ids) == 39 < RETENTION_ROWS  # the tiny test set has 40 rows
+    assert ids == retention_rows(opened, "test", [wrong["id"]])
+    classifier = load(opened)
+    rows = rows_of(opened, classifier, "test")
+    numbers = [opened.locate(example)[1] for example in ids]
+    changed = load_file(tmp_path / "run" / "parameters.safetensors")
+    with torch.no_grad():
+        was = classifier.logits(rows.batch(numbers)).argmax(1)
+        now = classifier.logits(rows.batch(numbers), changed).argmax(1)
+    differs = (was != now).numpy()
+    assert steps[-1].changed == [example for example, other in zip(ids, differs, strict=True) if other]
+    assert steps[-1].retention == pytest.approx(1 - differs.mean())
+
+
+def test_zero_epsilon_is_the_uncorrected_run_exactly(opened, wrong):
+    steps, outcome, _ = split_events(opened.correct(wrong["id"], epsilon=0.0, steps=3, **FAST))
+    assert len(steps) == 4 or outcome["flipped"]
+    for step in steps:
+        assert step.divergence == 0
+        assert (step.loss, step.prediction) == (step.base_loss, step.base_prediction)
+
+
+def test_stopping_after_the_flip_and_at_the_last_step(opened, wrong):
+    steps, outcome, _ = split_events(opened.correct(wrong["id"], after_flip=3, **FAST))
+    assert steps[-1].step == outcome["flip_step"] + 3
+    short, outcome, _ = split_events(opened.correct(wrong["id"], **{**FAST, "learning_rate": 1e-6, "steps": 2}))
+    assert len(short) == 3
+    assert not outcome["flipped"]
+    assert outcome["flip_step"] is None
+    assert outcome["retention"] == short[-1].retention
+
+
+def test_a_stop_request_ends_early_with_a_usable_result(opened, wrong, tmp_path):
+    result = tmp_path / "run"
+    events = opened.correct(wrong["id"], result, **{**FAST, "learning_rate": 1e-6})
+    steps, outcome = [], None
+    for event in events:
+        if isinstance(event, Step):
+            steps.append(event)
+            if event.step == 2:
+                request_stop(result)
+        if isinstance(event, Result):
+            outcome = event.value
+    assert steps[-1].step == 2
+    assert outcome["steps"] == 2
+    assert opened.keep(result, "stopped").parent == opened.checkpoint().name
+
+
+def test_an_abandoned_correction_leaves_its_parameters(opened, wrong, tmp_path):
+    events = opened.correct(wrong["id"], tmp_path / "run", **{**FAST, "learning_rate": 1e-6})
+    for event in events:
+        if isinstance(event, Step) and event.step == 2:
+            break
+    events.close()
+    assert read_json(tmp_path / "run" / "manifest.json")["steps"] == 2
+    assert opened.keep(tmp_path / "run", "abandoned").accuracy == {}
+
+
+def test_kept_checkpoints_load_in_plain_transformers_and_predict_as_recorded(opened, wrong, tmp_path):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    _, outcome, _ = split_events(opened.correct(wrong["id"], tmp_path / "run", **FAST))
+    kept = opened.keep(tmp_path / "run", "better")
+    assert [entry.name for entry in opened.checkpoints()] == [opened.checkpoint().name, "better"]
+    assert kept.accuracy["test"] == outcome["after"]
+    assert kept.notes["correction"]["cursor"] == 0
+    assert kept.fingerprint != opened.checkpoint().fingerprint
+    module = AutoModelForSequenceClassification.from_pretrained(kept.path).eval()
+    tokenizer = AutoTokenizer.from_pretrained(kept.path)
+    frame = opened.dataset.splits["test"]
+    with torch.no_grad():
+        encoded = tokenizer(frame["text"].tolist(), padding=True, return_tensors="pt")
+        predicted = module(**encoded).logits.argmax(1).numpy()
+    recorded = opened.predictions("test", "better")
+    np.testing.assert_array_equal(recorded["prediction"], predicted)
+    np.testing.assert_array_equal(opened.predict("test", "better")["prediction"], predicted)
+    with pytest.raises(UserError, match="already has a checkpoint 'better'"):
+        opened.keep(tmp_path / "run", "better")
+    with pytest.raises(UserError, match="cannot name a checkpoint"):
+        opened.keep(tmp_path / "run", "../up")
+    # the kept checkpoint is one to go on from, with the optimizer state it carries
+    left = opened.mispredictions("test", "better")
+    if len(left):
+        options = {**FAST, "checkpoint": "better", "optimizer": "checkpoint"}
+        steps, _, _ = split_events(opened.correct(left["id"].iloc[0], **{**options, "steps": 2}))
+        assert len(steps) >= 2
+
+
+def test_strategies_pick_what_they_say(opened, wrong):
+    names, labels = opened.label_names, opened.labels().values
+    ranking = opened.rank(wrong["id"], method="tracin", top=8)
+    predicted, desired = int(wrong["prediction"]), int(wrong["label"])
+    spec = CorrectionSpec(workspace=opened.name, example=wrong["id"], k=8)
+    chosen = {name: own.choose(opened, spec, predicted, desired, ranking) for name, own in STRATEGIES.items()}
+    ids = {name: opened.train["id"].iloc[own.numbers].tolist() for name, own in chosen.items()}
+    assert ids["proponents"] == [row.id for row in ranking.proponents]
+    assert (chosen["proponents"].labels == desired).all()
+    assert ids["opponents"] == [row.id for row in ranking.opponents]
+    assert [names[label] for label in chosen["opponents"].labels] == [row.label for row in ranking.opponents]
+    assert (labels[chosen["random"].numbers] == predicted).all()
+    assert (chosen["random"].labels == desired).all()
+    assert len(set(ids["random"])) == 8
+    again = STRATEGIES["random"].choose(opened, spec, predicted, desired, None)
+    np.testing.assert_array_equal(again.numbers, chosen["random"].numbers)
+    other = STRATEGIES["random"].choose(opened, spec.model_copy(update={"seed": 1}), predicted, desired, None)
+    assert not np.array_equal(other.numbers, chosen["random"].numbers)
+
+
+def test_the_base_loss_keeps_the_original_labels_and_b_alone_is_relabelled(opened, wrong, tmp_path):
+    before, _, _ = split_events(opened.correct(wrong["id"], strategy="random", steps=2, **FAST))
+    untouched = opened.train["id"].iloc[0]
+    old = opened.label_names[int(opened.labels().values[0])]
+    new = next(name for name in opened.label_names if name != old)
+    opened.relabel(untouched, new, expect=old, annotator="ann")
+    spec = opened.spec(CorrectionSpec, {"example": wrong["id"], "strategy": "random", "k": 6})
+    rows = STRATEGIES["random"].choose(opened, spec, int(wrong["prediction"]), int(wrong["label"]), None)
+    after, _, _ = split_events(opened.correct(wrong["id"], tmp_path / "run", strategy="random", steps=2, **FAST))
+    assert [s.base_loss for s in after] == [s.base_loss for s in before]
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["cursor"] == 1
+    assert manifest["rows"] == opened.train["id"].iloc[rows.numbers].tolist()
+
+
+def test_warm_state_is_the_default_for_adam_and_is_kept(opened, wrong, monkeypatch, tmp_path):
+    monkeypatch.setattr("influence_core.correction.optimizer.WARM_BATCHES", 5)
+    options = {**FAST, "optimizer": "checkpoint", "learning_rate": 1e-3, "steps": 2}
+    _, _, progress = split_events(opened.correct(wrong["id"], tmp_path / "run", **options))
+    assert [event.done for event in progress if event.phase == "warming the optimizer"] == [1, 2, 3, 4, 5]
+    assert read_json(tmp_path / "run" / "manifest.json")["optimizer_state"] == "warm"
+    assert read_json(tmp_path / "run" / "manifest.json")["optimizer"]["kind"] == "adam"
+    _, _, progress = split_events(opened.correct(wrong["id"], **options))
+    assert not [event for event in progress if event.phase == "warming the optimizer"]
+
+
+def test_the_weight_is_given_as_epsilon_or_share_or_neither():
+    spec = CorrectionSpec(workspace="w", example="1")
+    assert spec.weight == pytest.approx(12 / 32)  # share k/(k+b): each row of B counts as one row
+    assert CorrectionSpec(workspace="w", example="1", share=0.5).weight == pytest.approx(1)
+    assert CorrectionSpec(workspace="w", example="1", epsilon=0.3).weight == 0.3
+
+
+def test_optimizer_of_a_checkpoint(opened):
+    checkpoint = opened.checkpoint()
+    spec = CorrectionSpec(workspace=opened.name, example="1")
+    assert optimizer_of(checkpoint, spec).kind == "adam"
+    assert optimizer_of(checkpoint, spec).learning_rate == 1e-5
+    recorded = checkpoint.model_copy(
+        update={"optimizer": {"kind": "sgd", "learning_rate": 0.1, "momentum": 0.9, "state": "o.safetensors"}}
+    )
+    found = optimizer_of(recorded, spec)
+    assert (found.kind, found.momentum, found.learning_rate) == ("sgd", 0.9, 1e-3)
+    adam = optimizer_of(recorded, spec.model_copy(update={"optimizer": "adam"}))
+    assert replace(adam, learning_rate=1.0).momentum == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epsilon": float("nan")}, "epsilon must be a finite number, got nan"),
+        ({"epsilon": float("inf")}, "epsilon must be a finite number, got inf"),
+        ({"epsilon": 0.5, "share": 0.5}, "not both"),
+        ({"share": 1.0}, "share = 1.0"),
+        ({"k": 500}, "k = 500 but there are 120 training rows"),
+        ({"k": 0}, "k = 0"),
+        ({"batch_size": 400}, "batch size = 400 but there are 120"),
+        ({"desired": "sideways"}, "no label 'sideways'"),
+        ({"learning_rate": -1.0}, "learning_rate = -1"),
+        ({"optimizer_state": "checkpoint", "optimizer": "adam"}, "carries no adam state"),
+        ({"k": 119}, r"k = 119 but only \d+ training rows are proponents: lower k"),
+        ({"k": 119, "strategy": "random"}, r"k = 119 but only \d+ training rows are labelled"),
+    ],
+)
+def test_bad_requests_say_what_to_do(opened, wrong, options, message):
+    with pytest.raises(UserError, match=message) as caught:
+        list(opened.correct(wrong["id"], **{"method": "tracin", **options}))
+    assert "\n" not in str(caught.value)
+
+
+def test_desired_equal_to_the_prediction_and_unknown_rows(opened, wrong):
+    predicted = opened.label_names[wrong["prediction"]]
+    with pytest.raises(UserError, match=f"already predicted {predicted}"):
+        list(opened.correct(wrong["id"], desired=predicted))
+    examples = opened.examples()
+    right = examples["id"][examples["prediction"] == examples["label"]].iloc[0]
+    with pytest.raises(UserError, match="already predicted"):
+        list(opened.correct(right))
+    with pytest.raises(UserError, match="no example 'nobody'"):
+        list(opened.correct("nobody"))
+    with pytest.raises(UserError, match="is a training row"):
+        list(opened.correct(opened.train["id"].iloc[0]))
