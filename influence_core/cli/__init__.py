@@ -2,12 +2,14 @@
 
 import sys
 
-import click
 import typer
 from typer.main import get_command
 
 from influence_core.cli import analysis, data, labels, running
 from influence_core.errors import RunFailedError, UserError
+
+# typer brings its own copy of click and exports this one class of its errors; the base is the class of all
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,13 +28,13 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
-    except click.ClickException as error:
-        print(f"error: {error.format_message()}", file=sys.stderr)
+    except UsageError as error:
+        print(f"error: {error.format_message() if isinstance(error, typer.BadParameter) else error}", file=sys.stderr)
         code = 2
     except RunFailedError as error:
         print(f"failed: {error}", file=sys.stderr)
         code = 1
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("stopped", file=sys.stderr)
         code = 1
     except BrokenPipeError:  # the reader of our output went away (| head)

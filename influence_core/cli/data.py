@@ -1,7 +1,6 @@
 """Commands about workspaces: demo, open, mispredictions."""
 
 import tempfile
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,15 +11,6 @@ from influence_core.cli.output import Checkpoint, Json, Name, emit, finish, pair
 from influence_core.errors import UserError
 from influence_core.specs import OpenSpec, Split, one_line
 from influence_core.workspace import Workspace
-
-
-class SplitName(Enum):
-    """The splits, as typer offers them."""
-
-    train: Split = "train"
-    validation: Split = "validation"
-    test: Split = "test"
-
 
 demo_app = typer.Typer(no_args_is_help=True, help="The embedded demo.")
 
@@ -86,7 +76,7 @@ def open_(
 
 def mispredictions(
     workspace: Name,
-    split: Annotated[SplitName, typer.Option(help="which rows")] = SplitName.test,
+    split: Annotated[Split, typer.Option(help="which rows")] = "test",
     checkpoint: Checkpoint = None,
     json: Json = False,
 ) -> None:
@@ -102,13 +92,13 @@ def mispredictions(
             "confidence": float(row["confidence"]),
             "loss": float(row["loss"]),
         }
-        for row in found.mispredictions(split.value, checkpoint).to_dict("records")
+        for row in found.mispredictions(split, checkpoint).to_dict("records")
     ]
     if json:
         emit(rows)
     else:
         table(rows, ["id", "label", "prediction", "confidence", "loss", "text"])
-        print(f"{len(rows)} of {len(found.dataset.splits[split.value])} wrong in {split.value}")
+        print(f"{len(rows)} of {len(found.dataset.splits[split])} wrong in {split}")
 
 
 def _show(value: dict[str, Any], json: bool) -> None:

@@ -140,11 +140,12 @@ def _tracin(workspace: Workspace, recipe: dict[str, Any]) -> Iterator[Progress]:
     missing = [predicted for predicted, _ in pairs if table.query(predicted) is None]
     for start in range(0, len(missing), QUERY_GROUP):
         yield from method.fill(workspace, spec, missing[start : start + QUERY_GROUP])
-    probabilities = workspace.predict("test", assets.CHECKPOINT).set_index("id")
+    predictions = workspace.predict("test", assets.CHECKPOINT)
+    probabilities = dict(zip(predictions["id"], predictions[["p0", "p1"]].to_numpy(), strict=True))
     for predicted, gold in pairs:
         # Two classes: g_y = ±(1 − p_y)(∇f_1 − ∇f_0), so one label's products are the other's, scaled.
-        of = probabilities.loc[predicted.example]
-        ratio = np.float32((1 - of[f"p{gold.target}"]) / (1 - of[f"p{predicted.target}"]))
+        of = probabilities[predicted.example]
+        ratio = np.float32((1 - of[gold.target]) / (1 - of[predicted.target]))
         arrays = table.query(predicted)
         assert arrays is not None
         table.write_query(gold, {"products": -ratio * arrays["products"], "norm": ratio * arrays["norm"]})

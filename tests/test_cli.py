@@ -1,0 +1,178 @@
+"""Commands against the contract in CLI.md: fields, exit codes, JSON alone on standard output."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from influence_core.cli import main
+from influence_core.labels import LabelStore
+from influence_core.runs.directory import RunDirectory
+from influence_core.specs import PredictSpec
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run a command in this process; returns (exit code, standard output, standard error)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return call
+
+
+def good(run, *arguments):
+    code, out, err = run(*arguments, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def refused(run, *arguments) -> str:
+    code, out, err = run(*arguments)
+    assert code == 2, (out, err)
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, err
+    return lines[0]
+
+
+def test_open_prints_the_workspace_that_the_other_commands_take(home, run, tiny_checkpoint, data_files):
+    value = good(run, "open", tiny_checkpoint, data_files[0], "--test", data_files[1], "--scope", "last:1")
+    assert {"workspace", "checkpoint", "data", "rows", "accuracy", "mispredictions"} <= value.keys()
+    assert value["rows"] == {"train": 120, "validation": 0, "test": 40}
+    rows = good(run, "mispredictions", value["workspace"])
+    assert len(rows) == value["mispredictions"]
+    assert list(rows[0]) == ["id", "text", "label", "prediction", "confidence", "loss"]
+    assert rows == sorted(rows, key=lambda row: -row["confidence"])
+    assert all(row["label"] != row["prediction"] for row in rows)
+    code, out, _ = run("mispredictions", value["workspace"])
+    assert code == 0
+    assert f"{len(rows)} of 40 wrong in test" in out
+
+
+def test_rank_and_index(opened, run):
+    example = opened.mispredictions()["id"].iloc[0]
+    value = good(run, "rank", opened.name, "--example", example, "--top", "5")
+    assert [value[name] for name in ("example", "method", "by")] == [example, "tracin", "cosine"]
+    assert list(value["proponents"][0]) == ["id", "rank", "score", "cosine", "label", "text"]
+    assert [row["rank"] for row in value["opponents"]] == [1, 2, 3, 4, 5]
+    assert value["proponents"][0]["score"] > 0 > value["opponents"][0]["score"]
+    built = good(run, "index", opened.name, "--k", "3", "--iterations", "6", "--hessian-rows", "20")
+    assert list(built) == ["rows", "k", "eigenvalues", "negative", "orthogonality", "seconds"]
+    assert (built["rows"], built["k"], len(built["eigenvalues"])) == (120, 3, 3)
+    assert good(run, "rank", opened.name, "--example", example)["method"] == "abif"
+    code, out, _ = run("rank", opened.name, "--example", example, "--target", "gold", "--by", "score", "--top", "3")
+    assert code == 0
+    assert "opponents: rows that oppose" in out
+
+
+def test_relabel_export_import(opened, run, tmp_path):
+    row = opened.train["id"].iloc[3]
+    old = opened.label_names[int(opened.labels().values[3])]
+    new = next(name for name in opened.label_names if name != old)
+    event = good(run, "relabel", opened.name, "--example", row, "--label", new, "--note", "=1+1", "--annotator", "ann")
+    assert (event["old"], event["new"], event["annotator"], event["verdict"]) == (old, new, "ann", "change")
+    message = refused(run, "relabel", opened.name, "--example", row, "--label", old, "--expect", old)
+    assert repr(new) in message
+    assert repr(old) in message
+    assert len(LabelStore().history(opened.data_fingerprint)) == 1
+    out = tmp_path / "labels.csv"
+    assert good(run, "labels", "export", opened.name, "--out", out)["rows"] == 120
+    assert "'=1+1" in out.read_text()
+    again = good(run, "labels", "import", opened.name, out, "--dry-run")
+    assert again == {"changed": 0, "unchanged": 120, "conflicts": 0, "unknown": 0}
+    code, content, _ = run("labels", "export", opened.name, "--events", "--format", "jsonl")
+    assert code == 0
+    assert json.loads(content)["example"] == row
+
+
+def test_correct_prints_a_line_a_step_and_keeps(opened, run):
+    example = opened.mispredictions()["id"].iloc[0]
+    options = ["--method", "tracin", "--optimizer", "sgd", "--learning-rate", "0.1", "--k", "6", "--batch-size", "16"]
+    code, out, err = run("correct", opened.name, "--example", example, *options, "--keep", "better", "--json")
+    assert code == 0, err
+    lines = [json.loads(line) for line in out.splitlines()]
+    fields = "step loss probability prediction base_probability base_prediction divergence integrated_lr retention"
+    assert list(lines[0]) == [*fields.split(), "changed"]
+    assert [line["step"] for line in lines[:-1]] == list(range(len(lines) - 1))
+    assert list(lines[-1]) == ["flipped", "flip_step", "base_flip_step", "retention", "checkpoint"]
+    assert lines[-1]["flipped"]
+    assert lines[-1]["checkpoint"] == "better"
+    assert good(run, "mispredictions", opened.name, "--checkpoint", "better") is not None
+    message = refused(run, "correct", opened.name, "--example", example, *options, "--keep", "better")
+    assert "already has a checkpoint 'better'" in message
+
+
+def test_runs(home, run):
+    mine = RunDirectory.create(PredictSpec(workspace="w"), what="predict w")
+    listed = good(run, "runs")
+    assert list(listed[0]) == ["id", "kind", "state", "progress", "created", "seconds"]
+    assert (listed[0]["id"], listed[0]["state"], listed[0]["progress"]) == (mine.id, "pending", None)
+    shown = good(run, "runs", "show", mine.id)
+    assert shown["spec"]["workspace"] == "w"
+    assert good(run, "runs", "cancel", mine.id)["state"] == "killed"
+    assert "error" in refused(run, "runs", "show", "../../etc")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mispredictions", "nowhere"], "there is no workspace 'nowhere'"),
+        (["mispredictions", "demo:movie-reviews"], "demo prepare movie-reviews"),
+        (["demo", "prepare", "cats"], "there is no demo 'cats'"),
+        (["open", "/nowhere", "/nothing.csv"], "is not a checkpoint folder"),
+        (["rank", "nowhere"], "issing option '--example'"),
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["index", "nowhere", "--k", "many"], "'--k'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(home, run, arguments, message):
+    assert message in refused(run, *arguments)
+
+
+def test_bad_options_of_a_workspace(opened, run):
+    example = opened.mispredictions()["id"].iloc[0]
+    assert "no example 'nobody'" in refused(run, "rank", opened.name, "--example", "nobody")
+    assert "method" in refused(run, "rank", opened.name, "--example", example, "--method", "magic")
+    assert "finite" in refused(run, "correct", opened.name, "--example", example, "--epsilon", "nan")
+    assert "one at a time" in refused(run, "correct", opened.name, "--example", "a", "--example", "b")
+    assert "scope" in refused(run, "index", opened.name, "--scope", "some")
+    assert "iterations" in refused(run, "index", opened.name, "--k", "9", "--iterations", "3")
+    assert "no checkpoint 'x'" in refused(run, "mispredictions", opened.name, "--checkpoint", "x")
+
+
+def test_importing_the_library_and_its_front_door_does_not_load_torch():
+    code = (
+        "import sys, influence_core, influence_core.workspace, influence_core.specs, influence_core.cli\n"
+        "import influence_core.attribution.ranking, influence_core.demo.prepare\n"
+        "print([name for name in ('torch', 'transformers', 'streamlit', 'datasets') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_as_a_program_with_help():
+    done = subprocess.run(
+        [sys.executable, "-m", "influence_core", "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    for command in (
+        "demo",
+        "open",
+        "mispredictions",
+        "index",
+        "rank",
+        "relabel",
+        "labels",
+        "correct",
+        "runs",
+        "engine",
+    ):
+        assert command in done.stdout
