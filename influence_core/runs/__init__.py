@@ -1,0 +1,1 @@
+"""Where work runs: run directories, the registry of what can run, and the engine that runs it."""
