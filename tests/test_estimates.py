@@ -1,0 +1,82 @@
+import json
+
+import numpy as np
+import pytest
+from workspaces import TRAIN, add_index, tiny_workspace, use_home
+
+from influence_core import rates
+from influence_core.attribution.abif import Abif
+from influence_core.estimates import FORWARD, START, WARM_BATCHES, Estimate, estimate, projecting
+from influence_core.specs import CorrectionSpec, IndexSpec, PredictSpec, RankSpec
+
+
+@pytest.fixture
+def workspace(monkeypatch, tmp_path):
+    use_home(monkeypatch, tmp_path)
+    return tiny_workspace()
+
+
+def spent(workspace, spec):
+    """Seconds without those of the start."""
+    return estimate(workspace, spec).seconds - START
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(1, "about 5 s"), (18, "about 20 s"), (89, "about 90 s"), (725, "about 12 min"), (3 * 3600, "about 3 h")],
+)
+def test_words(seconds, words):
+    assert Estimate(seconds).words == words
+
+
+def test_the_projection_passes_through_what_was_measured():
+    assert projecting(700, 1) == pytest.approx(10)
+    assert projecting(450, 32) == pytest.approx(10)
+    assert projecting(100, 1) < projecting(100, 8) < projecting(100, 32)
+
+
+def test_a_measured_rate_scales_everything_and_few_rows_are_no_measurement(workspace, tmp_path):
+    spec = PredictSpec(workspace="tiny", split="train")
+    assert spent(workspace, spec) == pytest.approx(TRAIN / FORWARD)
+    rates.record("forward", 10, 10.0)
+    assert spent(workspace, spec) == pytest.approx(TRAIN / FORWARD)
+    rates.record("forward", 4000, 10.0)
+    assert json.loads((tmp_path / "home" / "rates.json").read_text()) == {"forward": 400.0}
+    assert spent(workspace, spec) == pytest.approx(TRAIN / 400)
+    rates.record("forward", 100, 0.0)
+    assert rates.rate("forward", 1.0) == 400
+
+
+def test_a_ranking_costs_a_pass_unless_it_is_kept(workspace):
+    kept = RankSpec(workspace="tiny", example="test-3", method="tracin")
+    other = RankSpec(workspace="tiny", example="test-1", method="tracin")
+    assert spent(workspace, other) == pytest.approx(projecting(TRAIN, 1))
+    assert spent(workspace, kept) == 0
+    workspace.relabel("train-1", "negative", expect="positive", annotator="me")
+    again = kept.model_copy(update={"refresh": True})
+    assert spent(workspace, again) == pytest.approx(projecting(1, 1))
+
+
+def test_an_index_costs_its_hessian_products_unless_the_basis_is_kept(workspace):
+    add_index(workspace, k=2)
+    small = IndexSpec(workspace="tiny", k=2, iterations=4, hessian_rows=8)
+    assert spent(workspace, small) == pytest.approx(4 * 8 / 32 + projecting(TRAIN, 2))
+    (Abif().table(workspace, RankSpec(workspace="tiny", example="")).folder / "basis.safetensors").touch()
+    assert spent(workspace, small) == pytest.approx(projecting(TRAIN, 2))
+    query = RankSpec(workspace="tiny", example="test-3", method="abif")
+    assert spent(workspace, query) == pytest.approx(projecting(1, 2))
+
+
+def test_a_correction_warms_up_once(workspace):
+    spec = CorrectionSpec(workspace="tiny", example="test-3", k=4, batch_size=8, steps=10)
+    cold = spent(workspace, spec)
+    zeros = spent(workspace, spec.model_copy(update={"optimizer_state": "zeros"}))
+    assert cold - zeros == pytest.approx(WARM_BATCHES * 8 / 90)
+    key = {"checkpoint": workspace.checkpoint().fingerprint, "batch_size": 8}
+    folder = workspace.artefacts.make("warm", key)
+    (folder / "state.safetensors").touch()
+    assert spent(workspace, spec) == pytest.approx(zeros)
+    longer = spec.model_copy(update={"steps": 20})
+    assert spent(workspace, longer) > spent(workspace, spec)
+    assert spent(workspace, spec.model_copy(update={"optimizer": "sgd"})) == pytest.approx(zeros)
+    assert np.isfinite(cold)
