@@ -1,0 +1,76 @@
+"""A correction's charts and the rows it changed, from what was read of its events."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from influence_core import charts
+from influence_core.events import Step
+from influence_core.runs.directory import RunDirectory
+from influence_core.specs import CorrectionSpec
+from influence_core.workspace import Workspace
+from pages.components.text import first_words
+
+CHARTS = {
+    "probability": charts.probability,
+    "loss": charts.loss,
+    "divergence": charts.divergence,
+    "retention": charts.retention,
+}
+
+
+def draw(run: RunDirectory, steps: Sequence[Step], desired: str) -> None:
+    """Draw the four charts; the same keys and revision each time, so that a redraw keeps zoom and legend."""
+    flip = charts.find_flip(steps, desired)
+    for pair in (("probability", "loss"), ("divergence", "retention")):
+        for column, name in zip(st.columns(2, gap="medium"), pair, strict=True):
+            figure = CHARTS[name](steps, desired, flip, revision=run.id)
+            with column.container(border=True):
+                st.plotly_chart(
+                    figure,
+                    key=f"correct_chart_{name}",
+                    config={"displayModeBar": False},
+                    alt=charts.alt_text(figure),
+                )
+
+
+def changed_rows(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, ids: Sequence[str]) -> pd.DataFrame:
+    """Return id, text, label, prediction before and (once compared) after, of some rows of the example's split."""
+    split, _ = workspace.locate(spec.example)
+    names = workspace.label_names
+    frame = workspace.dataset.splits[split]
+    texts = dict(zip(frame["id"], frame["text"], strict=True))
+    labels = dict(zip(frame["id"], frame["label"], strict=True))
+    before = _predictions(workspace.predictions(split, spec.checkpoint))
+    file = run.result / "after.parquet"
+    after = _predictions(pd.read_parquet(file) if file.exists() else None)
+    rows = [
+        {
+            "id": example,
+            "text": first_words(str(texts[example]), 200),
+            "label": names[int(labels[example])],
+            "before": names[before[example]] if example in before else "–",
+            "after": names[after[example]] if example in after else "–",
+        }
+        for example in ids
+    ]
+    return pd.DataFrame(rows, columns=["id", "text", "label", "before", "after"])
+
+
+def show_changed(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, step: Step) -> None:
+    """List the retention rows whose prediction differs from step 0."""
+    count = len(step.changed)
+    word = "row" if count == 1 else "rows"
+    with st.expander(f"Retention rows that changed at step {step.step}: {count} {word}"):
+        if count == 0:
+            st.caption("All of the fixed set of test rows are predicted as before the first step.")
+        else:
+            table = changed_rows(workspace, spec, run, step.changed)
+            st.dataframe(table, hide_index=True, key="changed", alt="Retention rows whose prediction changed")
+
+
+def _predictions(frame: pd.DataFrame | None) -> dict[str, int]:
+    if frame is None:
+        return {}
+    return dict(zip(frame["id"].astype(str), frame["prediction"].astype(int), strict=True))

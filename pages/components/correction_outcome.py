@@ -1,0 +1,142 @@
+"""A correction that is over: how it ended, before and after, and what to do with it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from influence_core.charts import percent
+from influence_core.home import read_json
+from influence_core.runs.directory import RunDirectory
+from influence_core.runs.state import RunState
+from influence_core.specs import CorrectionSpec
+from influence_core.workspace import Checkpoint, Workspace
+from pages.components import state
+from pages.components.correction_charts import changed_rows
+from pages.components.correction_words import base_words, outcome_words
+from pages.components.discarding import discard, is_discarded, restore
+from pages.components.errors import shown_errors
+from pages.components.text import plain, signed
+
+ENDINGS = {
+    "failed": "The run failed. Nothing was changed, and its settings are kept: change them, or run it again.",
+    "killed": "The run was cancelled. Nothing was changed, and its settings are kept: run it again when you want.",
+    "crashed": "The run crashed. Nothing was changed, and its settings are kept: run it again.",
+}
+
+
+def manifest_of(run: RunDirectory) -> dict[str, Any] | None:
+    """Return what the run left beside its parameters; None if it ended before its first step."""
+    file = run.result / "manifest.json"
+    return dict(read_json(file)) if file.exists() else None
+
+
+def kept_as(workspace: Workspace, manifest: dict[str, Any]) -> Checkpoint | None:
+    """Return the checkpoint that this very result was kept as."""
+    return next((entry for entry in workspace.checkpoints() if entry.notes.get("correction") == manifest), None)
+
+
+def show_ending(found: RunState) -> None:
+    """Say how a run that did not finish ended, with its own message."""
+    show = st.error if found.state in ("failed", "crashed") else st.info
+    show(ENDINGS[found.state])
+    if found.message:
+        st.text(found.message)
+
+
+def show_outcome(
+    workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, desired: str, outcome: dict[str, Any]
+) -> None:
+    """Say whether it flipped, what the free control did, and compare before and after on the whole split."""
+    show = st.success if outcome["flipped"] else st.warning
+    show(plain(outcome_words(outcome, spec, desired)) + " " + base_words(outcome, spec))
+    if "before" not in outcome:
+        return
+    before, after = float(outcome["before"]), float(outcome["after"])
+    fixed, broken = [str(row) for row in outcome["fixed"]], [str(row) for row in outcome["broken"]]
+    with st.container(horizontal=True, gap="large"):
+        points = 100 * (after - before)
+        change = "no change" if points == 0 else f"{signed(points)} points"
+        st.metric(
+            f"Accuracy on the whole {outcome['split']} set",
+            f"{percent(before)} → {percent(after)}",
+            change,
+            delta_color="off" if points == 0 else "normal",
+            delta_arrow="off" if points == 0 else "auto",
+            width="content",
+        )
+        st.metric("Fixed", f"{len(fixed):,}", help="wrong before, right after", width="content")
+        st.metric("Broken", f"{len(broken):,}", help="right before, wrong after", width="content")
+        st.metric("Retention", percent(float(outcome["retention"])), width="content")
+    for word, rows in (("Fixed", fixed), ("Broken", broken)):
+        _rows(workspace, spec, run, word, rows)
+
+
+def _rows(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, word: str, rows: Sequence[str]) -> None:
+    with st.expander(f"{word}: {len(rows):,} {'row' if len(rows) == 1 else 'rows'}"):
+        if rows:
+            table = changed_rows(workspace, spec, run, rows)
+            st.dataframe(table, hide_index=True, key=f"outcome_{word}", alt=f"{word} test rows")
+        else:
+            st.caption(f"No test row was {word.lower()}.")
+
+
+def keep_or_discard(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, manifest: dict[str, Any]) -> None:
+    """Offer to keep the corrected parameters as a checkpoint, to hide the result, and its manifest as a file."""
+    kept = kept_as(workspace, manifest)
+    if kept is not None:
+        st.success(f"Kept as checkpoint {plain(kept.name)}.", icon=":material/inventory_2:")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if kept is not None:
+            st.button(
+                f"Switch to {plain(kept.name)}",
+                key=f"switch_{run.id}",
+                icon=":material/swap_horiz:",
+                type="primary",
+                on_click=_switch,
+                args=(kept.name,),
+            )
+        elif not is_discarded(run):
+            _keep(workspace, spec, run)
+        if is_discarded(run):
+            st.button("Bring back", key=f"restore_{run.id}", icon=":material/undo:", on_click=restore, args=(run,))
+        elif kept is None:
+            st.button(
+                "Discard",
+                key=f"discard_{run.id}",
+                icon=":material/visibility_off:",
+                on_click=discard,
+                args=(run,),
+                help="hides the run from the list of runs; it can be brought back",
+            )
+        st.download_button(
+            "Manifest",
+            data=(run.result / "manifest.json").read_bytes(),
+            file_name=f"correction-{run.id[:8]}.json",
+            mime="application/json",
+            key=f"manifest_{run.id}",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+    if is_discarded(run):
+        st.caption("Discarded: it is hidden from the list of runs, and no checkpoint was made of it.")
+
+
+def _keep(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory) -> None:
+    used = {entry.name for entry in workspace.checkpoints()}
+    numbered = (f"corrected-{number}" for number in range(1, len(used) + 2))
+    name = st.text_input(
+        "Name",
+        value=next(name for name in numbered if name not in used),
+        key=f"keep_name_{run.id}",
+        max_chars=64,
+        width=240,
+    )
+    if st.button("Keep as checkpoint", key=f"keep_{run.id}", icon=":material/inventory_2:", type="primary"):
+        with shown_errors(), st.spinner("Writing the checkpoint…"):
+            workspace.keep(run.result, name.strip())
+            st.rerun()
+
+
+def _switch(name: str) -> None:
+    state.select(checkpoint=name, run=None)

@@ -1,0 +1,122 @@
+"""A correction's settings in words, from its spec; no Streamlit, so that each sentence is tested alone."""
+
+from typing import Any
+
+from influence_core.charts import number, percent
+from influence_core.specs import DEFAULT_RATE, CorrectionSpec
+from influence_core.workspace import Checkpoint
+
+STRATEGIES = {
+    "proponents": "Relabel top proponents",
+    "opponents": "Tune on top opponents",
+    "random": "Random rows (control)",
+}
+STRATEGY_CAPTIONS = {
+    "proponents": "the rows that support the wrong prediction most, set to the desired label",
+    "opponents": "the rows that speak against the prediction most, with the labels they have",
+    "random": "rows labelled as the prediction, drawn by seed, set to the desired label",
+}
+METHODS = {"": "the index if there is one, else TracIn", "abif": "ABIF (index)", "tracin": "TracIn"}
+ORDERS = {"cosine": "by cosine (large gradients do not lead)", "score": "by score"}
+WARM_BATCHES = 100  # as correction.optimizer warms; that module cannot be imported without torch
+
+
+def rows(k: int) -> str:
+    """Return "1 row" or "12 rows"."""
+    return "1 row" if k == 1 else f"{k:,} rows"
+
+
+def steps(n: int) -> str:
+    """Return "1 step" or "12 steps"."""
+    return "1 step" if n == 1 else f"{n:,} steps"
+
+
+def share_of(epsilon: float) -> float:
+    """Return the share s = ε / (1 + ε) of the batch's weight (DEFINITIONS, Perturbation and step)."""
+    return epsilon / (1 + epsilon)
+
+
+def share_words(spec: CorrectionSpec) -> str:
+    """Say which share of a batch's weight the chosen rows carry, with ε."""
+    share, even = share_of(spec.weight), spec.k / (spec.k + spec.batch_size)
+    said = f"{rows(spec.k)} carry {percent(share)} of the batch's weight (ε = {number(spec.weight)})"
+    if share == 0:
+        return f"{said}: the control, both runs are the same."
+    if abs(share - even) < 1e-9:
+        return f"{said}: each counts as one row beside a batch of {spec.batch_size:,}, no up-sampling."
+    times = spec.weight * spec.batch_size / spec.k
+    return f"{said}: each counts as {number(times)} rows of a batch of {spec.batch_size:,}."
+
+
+def stop_words(spec: CorrectionSpec) -> str:
+    """Say when the run ends."""
+    when = "at the flip" if spec.after_flip == 0 else f"{steps(spec.after_flip)} after the flip"
+    return f"stops {when}, at most {steps(spec.steps)}"
+
+
+def optimizer_kind(spec: CorrectionSpec, checkpoint: Checkpoint) -> str:
+    """Return which optimizer the run uses: adam or sgd."""
+    if spec.optimizer != "checkpoint":
+        return spec.optimizer
+    return str((checkpoint.optimizer or {}).get("kind", "adam"))
+
+
+def carries_state(checkpoint: Checkpoint, kind: str) -> bool:
+    """Whether the checkpoint carries the state of an optimizer of this kind."""
+    recorded = checkpoint.optimizer or {}
+    return recorded.get("kind") == kind and "state" in recorded
+
+
+def state_source(spec: CorrectionSpec, checkpoint: Checkpoint) -> str:
+    """Return where the optimizer's state comes from: checkpoint, warm, zeros, or none (plain SGD keeps none)."""
+    kind = optimizer_kind(spec, checkpoint)
+    recorded = checkpoint.optimizer or {}
+    if kind == "sgd" and not (recorded.get("kind") == "sgd" and recorded.get("momentum")):
+        return "none"
+    return spec.optimizer_state or ("checkpoint" if carries_state(checkpoint, kind) else "warm")
+
+
+def optimizer_words(spec: CorrectionSpec, checkpoint: Checkpoint) -> str:
+    """Say which optimizer runs, from which state, at which learning rate."""
+    kind = optimizer_kind(spec, checkpoint)
+    name = {"adam": "Adam", "sgd": "SGD"}[kind]
+    source = {
+        "checkpoint": "state from the checkpoint",
+        "warm": f"state warmed over {WARM_BATCHES} batches at learning rate 0",
+        "zeros": "state from zeros",
+        "none": "which keeps no state",
+    }[state_source(spec, checkpoint)]
+    return f"{name}, {source}, learning rate {number(spec.learning_rate or DEFAULT_RATE[kind])}"
+
+
+def rows_words(spec: CorrectionSpec) -> str:
+    """Say which rows B is made of and how they were picked."""
+    said = f"{STRATEGIES[spec.strategy]}: {rows(spec.k)}"
+    if spec.strategy == "random":
+        return f"{said}, seed {spec.seed}"
+    loss = f"{spec.target} label" if spec.target in ("predicted", "gold") else f"label “{spec.target}”"
+    return f"{said}, ranked for the {loss} with {METHODS[spec.method or '']}, {ORDERS[spec.by]}"
+
+
+def outcome_words(outcome: dict[str, Any], spec: CorrectionSpec, desired: str) -> str:
+    """Say how a correction ended, from its result: flipped where, or not."""
+    last = int(outcome.get("steps", spec.steps))
+    if outcome["flipped"]:
+        return f"Flipped to “{desired}” at step {outcome['flip_step']} of at most {spec.steps:,}."
+    if last < spec.steps:
+        return f"Stopped at step {last}, before a flip to “{desired}”."
+    return f"Not flipped to “{desired}” within {steps(spec.steps)}."
+
+
+def base_words(outcome: dict[str, Any], spec: CorrectionSpec) -> str:
+    """Say what the free control did: the same batches without the correction."""
+    flip = outcome.get("base_flip_step")
+    if flip is None:
+        return f"Without correction it does not flip by itself within {steps(int(outcome.get('steps', spec.steps)))}."
+    return f"Without correction it flips by itself at step {flip}."
+
+
+def settings_words(spec: CorrectionSpec, checkpoint: Checkpoint) -> str:
+    """Say all settings, a line each: rows, weight, optimizer and stop rule."""
+    last = f"{optimizer_words(spec, checkpoint)}; {stop_words(spec)}."
+    return "\n".join([f"{rows_words(spec)}.", share_words(spec), last])

@@ -1,0 +1,51 @@
+"""Reads that every page repeats, kept in memory."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from influence_core.errors import UserError
+from influence_core.specs import Split
+from influence_core.workspace import Workspace
+
+
+def workspace(name: str) -> Workspace:
+    """Return a workspace by name, its data read once a process; raises `UserError`."""
+    found = Workspace.open(name)
+    return _workspace(str(found.path), (found.path / "workspace.json").stat().st_mtime_ns)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _workspace(path: str, made: int) -> Workspace:
+    return Workspace(Path(path))
+
+
+def examples(found: Workspace, split: Split, checkpoint: str) -> pd.DataFrame | None:
+    """Return a split's rows with predictions (as `Workspace.examples`), or None where not predicted yet."""
+    if found.predictions(split, checkpoint) is None:
+        return None
+    return _examples(str(found.path), split, found.checkpoint(checkpoint).fingerprint, found, checkpoint)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _examples(path: str, split: Split, fingerprint: str, _found: Workspace, _checkpoint: str) -> pd.DataFrame:
+    # arguments that begin with an underscore are not part of the cache's key
+    return _found.examples(split, _checkpoint)
+
+
+def prediction(found: Workspace, example: str, checkpoint: str) -> "pd.Series[Any] | None":
+    """Return one row of `examples`, or None where its split is not predicted; raises `UserError` for the id."""
+    split, number = found.locate(example)
+    frame = examples(found, split, checkpoint)
+    return None if frame is None else frame.iloc[number]
+
+
+def example_exists(found: Workspace, example: str) -> bool:
+    """Say whether there is an example with this id."""
+    try:
+        found.locate(example)
+    except UserError:
+        return False
+    return True

@@ -1,0 +1,150 @@
+"""The right side of the Influence page: ranked cards, or what has to run before there are any."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from influence_core.estimates import estimate
+from influence_core.rankings import Ranking
+from influence_core.similar import missing, similar
+from influence_core.specs import IndexSpec, PredictSpec, RankSpec
+from influence_core.workspace import Workspace
+from pages.components import cards, evidence, state
+from pages.components.asking import index_state
+from pages.components.cards import Evidence
+from pages.components.guard import Context
+from pages.components.running import follow_or_offer, result_of, run_for
+from pages.components.text import plain
+
+PER_PAGE = 10
+LIST_HEIGHT = 640  # pixels: the cards scroll, the test row stays in view
+
+
+def show_cards(found: Sequence[Evidence], key: str) -> None:
+    """Show cards, ten a page, with bars on one scale over all of them; they scroll beside the test row."""
+    scale = max((abs(item.value) for item in found), default=0.0)
+    pages = -(-len(found) // PER_PAGE)
+    page = st.pagination(pages, key=f"cards_{key}") if pages > 1 else 1
+    with st.container(height=LIST_HEIGHT, border=False, key=f"list_{key}_{page}"):
+        for item in found[(page - 1) * PER_PAGE : page * PER_PAGE]:
+            cards.ranked(item, scale, _select_row, key)
+
+
+def _select_row(row: str) -> None:
+    state.select(row=row)
+    st.session_state[GO] = "relabel"
+
+
+GO = "influence_go"  # page to open after a callback changed the selection
+
+
+def ranking_side(context: Context, spec: RankSpec, opponents: bool, predicted: str, truth: str) -> None:
+    """Show one end of the ranking that a spec asks for, or offer to compute it."""
+    workspace = context.workspace
+    ranking = workspace.ready(spec)
+    if ranking is None:
+        offer(context, spec)
+        return
+    st.caption(plain(evidence.provenance(ranking, _computed_in(spec))))
+    st.caption(
+        "Scores predict the next few training steps, not a retraining. "
+        "Trusted for how many steps: not measured yet for this checkpoint."
+    )
+    stale_rows(context, spec, ranking)
+    rows, word = (ranking.opponents, "opposes") if opponents else (ranking.proponents, "supports")
+    found = evidence.of_ranking(ranking, rows, word, predicted, truth)
+    if not found:
+        st.info(f"No training row has a {'negative' if opponents else 'positive'} score for this label.")
+        return
+    actions(spec, ranking)
+    side = "opponents" if opponents else "proponents"
+    show_cards(found, f"{side}_{ranking.method}_{ranking.target}_{ranking.by}_{spec.example}")
+
+
+def _computed_in(spec: RankSpec) -> float | None:
+    """Seconds that the selected run took to make this ranking, if it made it."""
+    for asked in (spec, spec.model_copy(update={"refresh": True})):
+        run = run_for(asked)
+        if run is not None and run.record().state == "finished":
+            value = result_of(run)
+            if value is not None and value.get("fresh"):
+                return run.state().seconds
+    return None
+
+
+def actions(spec: RankSpec, ranking: Ranking) -> None:
+    """Show the ways on from a ranking: relabel its proponents, or correct with them."""
+    ids = [row.id for row in ranking.proponents]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if st.button("Relabel these", key="relabel_these", icon=":material/edit_note:", disabled=not ids):
+            state.hand_over(spec.example, ids)
+            state.go("relabel", example=spec.example, row=ids[0])
+        if st.button("Correct with these", key="correct_these", icon=":material/build:", disabled=not ids):
+            state.hand_over(spec.example, ids)
+            state.go("correct", example=spec.example, run=None)
+        st.caption(f"The top {len(ids)} proponents, in this order.")
+
+
+def stale_rows(context: Context, spec: RankSpec, ranking: Ranking) -> None:
+    """Say how many rows' labels changed since the scores were made, and offer to project them again."""
+    if not ranking.stale:
+        return
+    plural = "rows were" if ranking.stale > 1 else "row was"
+    st.warning(
+        f"{ranking.stale:,} training {plural} relabelled since these scores were made; their scores are of the old "
+        "label.",
+        icon=":material/history:",
+    )
+    if spec.method == "abif" and index_state(context.workspace, context.checkpoint.name) != "basis":
+        offer_index(context, spec, "Recomputing them needs the eigenvectors, which this index leaves out.")
+        return
+    again = spec.model_copy(update={"refresh": True})
+    words = estimate(context.workspace, again).words
+    label = f"Recompute {ranking.stale:,} changed row{'s' if ranking.stale > 1 else ''}"
+    follow_or_offer(again, label, words, f"recompute {ranking.stale} rows", key="refresh", primary=False)
+
+
+def offer(context: Context, spec: RankSpec) -> None:
+    """Offer the run that a ranking needs: the ranking itself, or the index first."""
+    if spec.method == "abif":
+        kept = index_state(context.workspace, context.checkpoint.name)
+        if kept == "none":
+            offer_index(context, spec, "There is no ABIF index for this checkpoint yet.")
+            return
+        if kept == "shipped":
+            why = "The index has no products for this test row and label; new ones need the eigenvectors."
+            offer_index(context, spec, why)
+            return
+    st.info("These scores are not computed yet.")
+    follow_or_offer(spec, "Compute", estimate(context.workspace, spec).words, f"rank for {spec.example}", key="rank")
+
+
+def offer_index(context: Context, spec: RankSpec, why: str) -> None:
+    """Offer to build index and basis, and name the way that needs neither."""
+    st.info(f"{why} TracIn needs none: choose it above, or build the basis once for all test rows.")
+    asked = context.workspace.spec(IndexSpec, {**context.spec, "hessian_rows": _hessian_rows(context.workspace)})
+    words = estimate(context.workspace, asked).words
+    follow_or_offer(asked, "Build basis", words, "build the ABIF basis and index", key="index")
+
+
+def _hessian_rows(workspace: Workspace) -> int:
+    return min(256, len(workspace.train))  # the default, but not more than there are
+
+
+def similar_side(context: Context, example: str, predicted: str, truth: str) -> None:
+    """Show the training rows nearest by the model's features, or offer to compute these."""
+    workspace, checkpoint = context.workspace, context.checkpoint.name
+    st.caption(
+        "Control: nearest training rows by the model's own penultimate features (cosine). "
+        "Similarity is not influence: a similar row may support, oppose or do nothing."
+    )
+    split, _ = workspace.locate(example)
+    for lacking in missing(workspace, ("train", split), checkpoint):
+        spec = workspace.spec(PredictSpec, {**context.spec, "split": lacking})
+        st.info(f"The features of the {lacking} split are not computed yet.")
+        words = estimate(workspace, spec).words
+        label = f"Compute {lacking} features"
+        follow_or_offer(spec, label, words, f"features of {lacking}", key=f"features_{lacking}")
+    neighbours = similar(workspace, example, checkpoint=checkpoint)
+    if neighbours is not None:
+        show_cards(evidence.of_neighbours(workspace, neighbours, predicted, truth), f"similar_{example}")

@@ -1,0 +1,83 @@
+"""A correction while it waits or runs: phase, charts that grow, stop and cancel."""
+
+import time
+
+import streamlit as st
+
+from influence_core.runs import client
+from influence_core.runs.directory import RunDirectory
+from influence_core.runs.state import RunState
+from influence_core.runs.stopping import request_stop, stop_requested
+from influence_core.specs import CorrectionSpec
+from influence_core.workspace import Workspace
+from pages.components.correction_charts import draw, show_changed
+from pages.components.errors import shown_errors
+from pages.components.run_reading import RunReading
+from pages.components.run_words import elapsed
+from pages.components.text import plain
+
+REFRESH = 1.0  # seconds between two looks
+_READING = "correct_reading"
+
+
+def reading_of(run: RunDirectory) -> RunReading:
+    """Return all that this session has read of a run, with what is new; a reload reads from the start."""
+    kept = st.session_state.get(_READING)
+    if not isinstance(kept, RunReading) or kept.run_id != run.id:
+        kept = st.session_state[_READING] = RunReading(run.id)
+    kept.read(run, time.monotonic())
+    return kept
+
+
+@st.fragment(run_every=REFRESH)
+def live_correction(workspace: Workspace, run_id: str, spec: CorrectionSpec, desired: str) -> None:
+    """Follow a run until it is over; then the whole page runs once more, without this fragment and its timer."""
+    run = RunDirectory.open(run_id)
+    found = run.state()
+    if found.is_over:
+        st.rerun()
+    reading = reading_of(run)
+    _progress(run, found, reading, spec)
+    if reading.steps:
+        draw(run, reading.steps, desired)
+        show_changed(workspace, spec, run, reading.steps[-1])
+    else:
+        st.caption("The charts fill in from step 0, when ranking and optimizer are ready.")
+
+
+def _progress(run: RunDirectory, found: RunState, reading: RunReading, spec: CorrectionSpec) -> None:
+    stopping = stop_requested(run.result)
+    if found.state == "pending":
+        words, share = f"waiting, number {found.position} in the queue", 0.0
+    else:
+        words, share = reading.words(spec.steps), reading.share(spec.steps)
+    if found.cancelling:
+        words = f"cancelling · {words}"
+    elif stopping:
+        words = f"stopping, then comparing on the whole test set · {words}"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.progress(share, text=plain(words), width="stretch")
+        st.button(
+            "Stop",
+            key=f"stop_{run.id}",
+            icon=":material/stop_circle:",
+            type="primary",
+            disabled=stopping or found.cancelling or found.state == "pending",
+            help="ends at the next step; what it reached is compared on the whole test set and can be kept",
+            on_click=request_stop,
+            args=(run.result,),
+        )
+        if st.button(
+            "Cancel",
+            key=f"cancel_correction_{run.id}",
+            icon=":material/cancel:",
+            disabled=found.cancelling,
+            help="ends it now, without a comparison",
+        ):
+            with shown_errors():
+                client.cancel(run.id)
+            st.rerun()
+    spent = f"{elapsed(found.seconds)} so far · " if found.seconds is not None else ""
+    st.caption(f"{spent}The run goes on if you close this tab; this address leads back to it.")
+    if found.message:
+        st.text(found.message)

@@ -1,0 +1,34 @@
+"""Handing a run to the engine exactly once, however often its button is clicked."""
+
+import uuid
+
+import streamlit as st
+
+from influence_core.runs import client
+from influence_core.runs.registry import AnyRunSpec
+from pages.components import state
+
+_TOKENS = "submit_tokens"  # place of a button -> token of what the next click means
+_STARTED = "submitted"  # token -> run id
+
+
+def submit_once(place: str, spec: AnyRunSpec, what: str) -> str:
+    """Submit a run and return its id; a second click on the same button returns the same run's.
+
+    Streamlit lets a click interrupt the script that an earlier click started, which then runs again
+    from the top. The id is therefore noted in a plain dictionary right as `client.submit` returns,
+    where no interruption can come between. Raises `UserError`.
+    """
+    tokens: dict[str, str] = st.session_state.setdefault(_TOKENS, {})
+    started: dict[str, str] = st.session_state.setdefault(_STARTED, {})
+    who = state.annotator()
+    token = tokens.setdefault(place, uuid.uuid4().hex)
+    if token not in started:
+        started[token] = client.submit(spec, what=what, who=who)
+    return started[token]
+
+
+def settle(place: str) -> None:
+    """The button is on screen and was not clicked: its next click means a new run."""
+    tokens: dict[str, str] = st.session_state.setdefault(_TOKENS, {})
+    tokens.pop(place, None)

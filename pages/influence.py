@@ -1,0 +1,56 @@
+"""Influence: one test row, and the training rows that support or oppose what the model says of it."""
+
+import streamlit as st
+
+from pages.components import cards, data, state
+from pages.components.asking import ask
+from pages.components.errors import shown_errors
+from pages.components.evidence_list import GO, ranking_side, similar_side
+from pages.components.guard import Context, guard
+
+SIDE = "side"
+SIDES = ("Proponents", "Opponents", "Similar")
+
+
+def explain(context: Context, example: str) -> None:
+    """Show the test row on the left and the evidence on the right."""
+    workspace = context.workspace
+    found = workspace.example(example)
+    if found["split"] == "train":
+        st.info("This is a training row: Influence explains test and validation rows. Choose one on Mispredictions.")
+        return
+    names = workspace.label_names
+    truth = names[int(found["gold"] if "gold" in found else found["label"])]
+    row = data.prediction(workspace, example, context.checkpoint.name)
+    predicted = None if row is None else names[row["prediction"]]
+    probabilities = [] if row is None else [(name, float(row[f"p{c}"])) for c, name in enumerate(names)]
+    left, right = st.columns([1, 2], gap="medium")
+    with left:
+        loss = None if row is None else float(row["loss"])
+        cards.pinned(f"{found['split']} example {example}", str(found["text"]), truth, predicted, probabilities, loss)
+    with right:
+        side = st.segmented_control(
+            "Evidence",
+            SIDES,
+            default=SIDES[0],
+            key=SIDE,
+            required=True,
+            bind="query-params",
+            label_visibility="collapsed",
+        )
+        with shown_errors():
+            spec = ask(context, example, disabled=side == "Similar")
+            if side == "Similar":
+                similar_side(context, example, predicted or "", truth)
+            else:
+                ranking_side(context, spec, side == "Opponents", predicted or "", truth)
+
+
+context = guard("Influence")
+if (page := st.session_state.pop(GO, None)) is not None:
+    state.go(page)
+if context.example is None:
+    st.info("Choose a misprediction first: its Explain button leads back here.")
+    st.page_link("pages/mispredictions.py", label="Mispredictions", icon=":material/rule:", query_params=state.url())
+else:
+    explain(context, context.example)
