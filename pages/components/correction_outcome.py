@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from influence_core.charts import percent
+from influence_core.charts import number, percent
 from influence_core.home import read_json
 from influence_core.runs.directory import RunDirectory
 from influence_core.runs.state import RunState
@@ -16,7 +16,7 @@ from pages.components.correction_charts import changed_rows
 from pages.components.correction_words import base_words, outcome_words
 from pages.components.discarding import discard, is_discarded, restore
 from pages.components.errors import shown_errors
-from pages.components.text import plain, signed
+from pages.components.text import plain
 
 ENDINGS = {
     "failed": "The run failed. Nothing was changed, and its settings are kept: change them, or run it again.",
@@ -56,7 +56,8 @@ def show_outcome(
     fixed, broken = [str(row) for row in outcome["fixed"]], [str(row) for row in outcome["broken"]]
     with st.container(horizontal=True, gap="large"):
         points = 100 * (after - before)
-        change = "no change" if points == 0 else f"{signed(points)} points"
+        # a hyphen, not the minus sign of `signed`: Streamlit reads the direction of the arrow from it
+        change = "no change" if points == 0 else f"{'-' if points < 0 else '+'}{number(abs(points))} points"
         st.metric(
             f"Accuracy on the whole {outcome['split']} set",
             f"{percent(before)} → {percent(after)}",

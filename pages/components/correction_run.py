@@ -66,7 +66,9 @@ def _about(context: Context, workspace: Workspace, spec: CorrectionSpec, desired
     example = workspace.example(spec.example)
     true = workspace.label_names[int(example["label"])]
     predicted = "" if row is None else f" · predicted {workspace.label_names[int(str(row['prediction']))]}"
-    if workspace.name != context.workspace.name or spec.example != context.example:
+    if context.example is None and workspace.name == context.workspace.name:
+        state.select(example=spec.example)  # a link to a run alone: the run says what is selected
+    elif workspace.name != context.workspace.name or spec.example != context.example:
         where = "" if workspace.name == context.workspace.name else f" of workspace {workspace.name}"
         with st.container(horizontal=True, vertical_alignment="center"):
             st.text(f"This run corrects {split} row {spec.example}{where}, not the selected example.")

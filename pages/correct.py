@@ -1,0 +1,89 @@
+"""Correct: fine-tune a few steps on chosen rows, watch the example flip (or not), keep the result or drop it."""
+
+import streamlit as st
+
+from influence_core.estimates import estimate
+from influence_core.specs import CorrectionSpec, PredictSpec
+from pages.components import data, running, state
+from pages.components.correction_checks import check, other_rows
+from pages.components.correction_form import adopt, form
+from pages.components.correction_run import correction_run
+from pages.components.correction_words import settings_words
+from pages.components.errors import show_error, shown_errors
+from pages.components.guard import Context, guard
+from pages.components.submitting import settle, submit_once
+from pages.components.text import first_words, plain
+
+START = "correct_start"
+
+
+def choose_example() -> None:
+    """Say that there is no example, and where to find one."""
+    st.info("No example to correct yet: choose a misprediction first.")
+    st.page_link("pages/mispredictions.py", label="Mispredictions", query_params=state.url())
+
+
+def new_correction(context: Context, example: str) -> None:
+    """Show the settings for the selected example, what they mean, and the start."""
+    workspace, checkpoint = context.workspace, context.checkpoint
+    split, _ = workspace.locate(example)
+    if split == "train":
+        show_error(f"example {example!r} is a training row: corrections work on validation and test rows")
+        return
+    row = data.prediction(workspace, example, checkpoint.name)
+    if row is None:
+        spec = PredictSpec(workspace=workspace.name, checkpoint=checkpoint.name, split=split)
+        st.info(f"The {split} rows are not predicted with this checkpoint yet.")
+        words = estimate(workspace, spec).words
+        running.follow_or_offer(spec, f"Predict the {split} rows", words, f"predict {split}", key="correct_predict")
+        return
+    names = workspace.label_names
+    predicted, true = names[int(str(row["prediction"]))], names[int(str(row["label"]))]
+    with st.container(border=True):
+        st.caption(plain(f"{split.capitalize()} row {example} · checkpoint {checkpoint.name}"))
+        st.text(first_words(str(row["text"]), 400))
+        st.text(f"true {true} · predicted {predicted}")
+    adopt(example)
+    with st.container(border=True, key="correct_settings"):
+        options = form(workspace, checkpoint, predicted, true)
+    with shown_errors():
+        correction = workspace.spec(CorrectionSpec, {**context.spec, "example": example, **options})
+        check(workspace, correction, predicted)
+        _start(context, correction)
+
+
+def _start(context: Context, spec: CorrectionSpec) -> None:
+    st.text(settings_words(spec, context.checkpoint))
+    if other_rows(context.workspace, spec, state.handed_over(spec.example)):
+        st.caption("These are other rows than those handed over from Influence: their ranking has other settings.")
+    if spec.strategy == "opponents":
+        said = "This is an experiment: it tunes the model on these rows."
+    else:
+        said = "This is an experiment: it sets these rows to the desired label on purpose, right or wrong."
+    st.warning(
+        f"{said} All it writes is a run. Labels are not touched; to change labels for good, use Relabel.",
+        icon=":material/science:",
+    )
+    words = estimate(context.workspace, spec).words
+    if st.button(f"Start ({words})", key=START, type="primary", icon=":material/play_arrow:"):
+        with st.spinner("Handing it to the engine…"):
+            run_id = submit_once(START, spec, f"correct {spec.example} ({spec.strategy})")
+        state.select(run=run_id)
+        st.rerun()
+    else:
+        settle(START)
+
+
+def main() -> None:
+    """Lay out the page: the run in the URL if there is one, otherwise the settings of a new one."""
+    context = guard("Correct")
+    run = running.selected_run("correct")
+    if run is not None:
+        correction_run(context, run)
+    elif context.example is None:
+        choose_example()
+    else:
+        new_correction(context, context.example)
+
+
+main()

@@ -1,0 +1,539 @@
+"""The Correct page: what it submits, how it follows a run, and what it offers at the end."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import streamlit as st
+from safetensors.numpy import save_file
+from workspaces import HOSTILE, catch_runs, open_app, tiny_workspace, use_home
+
+from influence_core.errors import UserError
+from influence_core.events import Progress, Result, Step
+from influence_core.home import write_json
+from influence_core.labels import LabelStore
+from influence_core.runs import client
+from influence_core.runs.directory import RunDirectory
+from influence_core.runs.stopping import stop_requested
+from influence_core.specs import CorrectionSpec
+from pages.components import correction_form as form
+from pages.components import discarding, state
+
+EXAMPLE = "test-3"  # true positive, predicted negative
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    use_home(monkeypatch, tmp_path)
+    return tiny_workspace()
+
+
+@pytest.fixture
+def submitted(workspace, monkeypatch):
+    return catch_runs(monkeypatch)
+
+
+def opened(**query):
+    app = open_app("correct", **query)
+    assert not app.exception
+    return app
+
+
+def texts(app):
+    return " | ".join(element.value for element in app.text)
+
+
+def has(app, key):
+    return any(element.key == key for element in app.button)
+
+
+def start(app):
+    app.button(key="correct_start").click().run()
+    assert not app.exception
+    return app
+
+
+def spec_of(run_id):
+    found = RunDirectory.open(run_id).spec()
+    assert isinstance(found, CorrectionSpec)
+    return found
+
+
+def step(n, prediction="negative", **fields):
+    values = {
+        "loss": 1.0 - 0.1 * n,
+        "probability": 0.3 + 0.1 * n,
+        "base_loss": 1.0,
+        "base_probability": 0.3,
+        "base_prediction": "negative",
+        "divergence": 0.001 * n,
+        "integrated_lr": 1e-5 * n,
+        "retention": 1.0,
+        "changed": [],
+    }
+    return Step(step=n, prediction=prediction, **{**values, **fields})
+
+
+def running(workspace, example=EXAMPLE, **options):
+    run = RunDirectory.create(CorrectionSpec(workspace=workspace.name, checkpoint="first", example=example, **options))
+    run.claim()
+    return run
+
+
+def finished(workspace, flip=2, **outcome):
+    """A run that flipped at step 2, fixed test-3 and broke test-1, with everything it leaves behind."""
+    run = running(workspace)
+    for n in range(flip + 1):
+        changed = ["test-1"] if n == flip else []
+        prediction = "positive" if n == flip else "negative"
+        run.append(step(n, prediction, retention=0.98 if n == flip else 1.0, changed=changed))
+    value = {
+        "flipped": True,
+        "flip_step": flip,
+        "base_flip_step": None,
+        "retention": 0.98,
+        "checkpoint": None,
+        "steps": flip,
+        "split": "test",
+        "before": 16 / 24,
+        "after": 16 / 24,
+        "fixed": [EXAMPLE],
+        "broken": ["test-1"],
+        **outcome,
+    }
+    run.append(Result(value=value))
+    write_json(run.result / "result.json", value)
+    leave_parameters(workspace, run, flip)
+    table = workspace.predictions("test").copy()
+    table.loc[table["id"] == EXAMPLE, "prediction"] = 1
+    table.loc[table["id"] == "test-1", "prediction"] = 0
+    table.to_parquet(run.result / "after.parquet", index=False)
+    run.finish()
+    return run
+
+
+def leave_parameters(workspace, run, steps):
+    save_file({"weight": np.ones((2, 3), dtype=np.float32)}, run.result / "parameters.safetensors")
+    save_file({"exp_avg.weight": np.ones((2, 3), dtype=np.float32)}, run.result / "optimizer.safetensors")
+    manifest = {"checkpoint": "first", "optimizer": {"kind": "adam"}, "steps": steps, "made": run.id}
+    write_json(run.result / "manifest.json", manifest)
+
+
+# a new correction
+
+
+def test_without_an_example_the_page_says_where_to_choose_one(workspace):
+    app = opened()
+    assert "choose a misprediction first" in app.info[0].value
+    assert not has(app, "correct_start")
+
+
+def test_an_unpredicted_split_is_offered_to_be_predicted_and_never_predicted_here(tmp_path, monkeypatch):
+    use_home(monkeypatch, tmp_path)
+    workspace = tiny_workspace(predicted=False, tracin=False)
+    app = opened(example=EXAMPLE)
+    assert has(app, "correct_predict")
+    assert not has(app, "correct_start")
+    assert workspace.predictions("test") is None
+
+
+def test_start_submits_the_defaults_of_the_command_line_and_opens_the_run(workspace, submitted):
+    app = opened(example=EXAMPLE)
+    assert "about" in app.button(key="correct_start").label  # an estimate before anything runs
+    start(app)
+    (run_id,) = submitted
+    spec = spec_of(run_id)
+    default = CorrectionSpec(workspace=workspace.name, checkpoint="first", example=EXAMPLE)
+    assert spec == default.model_copy(update={"desired": "positive", "learning_rate": 1e-5})
+    assert spec.weight == pytest.approx(12 / 32)
+    assert app.query_params["run"] == run_id
+    assert not has(app, "correct_start")
+
+
+def test_every_setting_reaches_the_spec(workspace, submitted):
+    app = opened(example=EXAMPLE)
+    app.radio(key=form.STRATEGY).set_value("opponents")
+    app.number_input(key=form.K).set_value(5)
+    app.number_input(key=form.BATCH).set_value(20)
+    app.toggle(key=form.EVEN).set_value(False).run()
+    app.slider(key=form.SHARE).set_value(50)
+    app.selectbox(key=form.OPTIMIZER).set_value("sgd").run()
+    app.number_input(key=form.RATE + "sgd").set_value(0.01)
+    app.selectbox(key=form.STOP).set_value("after").run()
+    app.number_input(key=form.AFTER).set_value(3)
+    app.number_input(key=form.STEPS).set_value(20)
+    app.selectbox(key=form.METHOD).set_value("tracin")
+    app.selectbox(key=form.ORDER).set_value("score")
+    app.number_input(key=form.SEED).set_value(7).run()
+    start(app)
+    assert spec_of(submitted[0]) == CorrectionSpec(
+        workspace=workspace.name,
+        checkpoint="first",
+        example=EXAMPLE,
+        strategy="opponents",
+        desired="positive",
+        k=5,
+        batch_size=20,
+        share=0.5,
+        optimizer="sgd",
+        learning_rate=0.01,
+        after_flip=3,
+        steps=20,
+        method="tracin",
+        by="score",
+        seed=7,
+    )
+
+
+def test_the_ranking_looked_at_on_influence_is_the_one_that_corrects(workspace, submitted):
+    app = open_app("influence", example=EXAMPLE)
+    app.selectbox(key="target").set_value("gold").run()
+    app.selectbox(key="order").set_value("score").run()
+    app.button(key="correct_these").click().run()
+    assert app.title[0].value == "Correct"
+    assert "ranked for the gold label" in texts(app)
+    app.switch_page("pages/correct.py").run()  # AppTest does not follow st.switch_page by itself
+    start(app)
+    spec = spec_of(submitted[0])
+    assert (spec.method, spec.target, spec.by) == ("tracin", "gold", "score")
+
+
+def test_other_rows_than_those_handed_over_are_said(workspace):
+    app = open_app("influence", example=EXAMPLE)
+    app.button(key="correct_these").click().run()
+    assert not any("other rows" in element.value for element in app.caption)
+    app.switch_page("pages/correct.py").run()
+    app.selectbox(key=form.TARGET).set_value("gold").run()
+    assert any("other rows" in element.value for element in app.caption)
+
+
+def test_the_settings_are_said_in_words_with_epsilon(workspace):
+    app = opened(example=EXAMPLE)
+    said = texts(app)
+    assert "12 rows carry 27.3 % of the batch's weight (ε = 0.375)" in said
+    assert "no up-sampling" in said
+    assert "state warmed over 100 batches" in said
+    assert "stops at the flip, at most 50 steps" in said
+    assert "Labels are not touched" in app.warning[0].value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (form.K, 41, "k = 41 but there are 40 training rows"),
+        (form.K, 25, "k = 25 but only 20 training rows are proponents: lower k to 20"),
+        (form.BATCH, 5000, "batch_size"),
+        (form.BATCH, 100, "batch size = 100 but there are 40 training rows"),
+    ],
+)
+def test_what_can_be_known_is_said_before_a_run(workspace, submitted, key, value, said):
+    app = opened(example=EXAMPLE)
+    app.number_input(key=key).set_value(value).run()
+    assert not app.exception
+    assert said in app.error[0].value.replace("\\", "")
+    assert not has(app, "correct_start")
+    assert submitted == []
+
+
+def test_random_rows_must_exist_with_the_predicted_label(workspace, submitted):
+    app = opened(example=EXAMPLE)
+    app.radio(key=form.STRATEGY).set_value("random")
+    app.number_input(key=form.K).set_value(21).run()
+    negative = int((workspace.labels().values == 0).sum())
+    assert f"only {negative} training rows are labelled negative" in app.error[0].value
+
+
+def test_the_predicted_label_cannot_be_desired(workspace):
+    assert opened(example=EXAMPLE).selectbox(key=form.DESIRED).options == ["positive"]
+    right = opened(example="test-1")  # true and predicted positive: another label can still be tried
+    assert right.selectbox(key=form.DESIRED).options == ["negative"]
+
+
+def test_a_training_row_is_refused(workspace):
+    assert "training row" in opened(example="train-1").error[0].value
+
+
+def test_a_click_that_interrupts_a_click_starts_one_run(workspace, monkeypatch):
+    made = catch_runs(monkeypatch)
+    select = state.select
+
+    def interrupted_once(**values):
+        if "run" in values and len(made) == 1 and not stopped:  # a second click ends the script of the first here
+            stopped.append(True)
+            st.stop()
+        select(**values)
+
+    stopped = []
+    monkeypatch.setattr(state, "select", interrupted_once)
+    app = opened(example=EXAMPLE)
+    start(app)
+    assert stopped
+    assert "run" not in app.query_params  # the first click got as far as the engine, no further
+    start(app)
+    assert len(made) == 1
+    assert app.query_params["run"] == made[0]
+
+
+def test_an_engine_that_does_not_start_is_said_and_settings_stay(workspace, monkeypatch):
+    def submit(spec, what="", who="", priority=0):
+        raise UserError("the engine did not start (no message): see engine.log")
+
+    monkeypatch.setattr(client, "submit", submit)
+    app = opened(example=EXAMPLE)
+    app.number_input(key=form.K).set_value(7).run()
+    start(app)
+    assert "engine did not start" in app.error[0].value.replace("\\", "")
+    assert app.number_input(key=form.K).value == 7
+
+
+# a run that goes on
+
+
+def test_a_waiting_run_says_its_place_and_can_be_cancelled(workspace):
+    run = RunDirectory.create(CorrectionSpec(workspace=workspace.name, example=EXAMPLE))
+    app = opened(run=run.id)
+    assert "number 1 in the queue" in app.progress[0].text
+    app.button(key=f"cancel_correction_{run.id}").click().run()
+    assert run.state().state == "killed"
+    assert "cancelled" in app.info[0].value
+
+
+def test_phases_before_the_steps_are_shown(workspace):
+    run = running(workspace)
+    run.append(Progress(phase="warming the optimizer", done=12, total=100, unit="batches"))
+    app = opened(run=run.id)
+    assert "warming the optimizer: 12 of 100 batches" in app.progress[0].text.replace("\\", "")
+    assert app.progress[0].value == 12
+    assert not app.get("plotly_chart")
+
+
+def test_charts_grow_with_the_steps_and_reading_goes_on(workspace):
+    run = running(workspace)
+    run.append(step(0))
+    run.append(step(1))
+    app = opened(run=run.id)
+    assert titles(app)[0].startswith("Probability of “positive” rose from 0.3 to 0.4 after 1 step")
+    run.append(step(2, "positive", retention=0.96, changed=["test-1", "test-2"]))
+    app.run()
+    assert titles(app)[0].startswith("Probability of “positive” rose from 0.3 to 0.5 at the flip")
+    assert any(title.startswith("Retention fell to 96 % at the flip, 2 rows changed") for title in titles(app))
+    assert len(titles(app)) == 4
+    table = app.dataframe[0].value
+    assert table["id"].tolist() == ["test-1", "test-2"]
+    assert table["text"][0].startswith("test review number 1")
+    assert table["before"].tolist() == ["positive", "negative"]
+
+
+def titles(app):
+    return [json.loads(chart.proto.spec)["layout"]["meta"]["title"] for chart in app.get("plotly_chart")]
+
+
+def test_every_chart_has_words_for_who_does_not_see_it(workspace):
+    run = running(workspace)
+    run.append(step(0))
+    for chart in opened(run=run.id).get("plotly_chart"):
+        assert chart.proto.alt.startswith("Line chart") or chart.proto.alt.startswith("Empty chart")
+
+
+def test_stop_asks_the_run_and_says_so(workspace):
+    run = running(workspace)
+    run.append(step(0))
+    app = opened(run=run.id)
+    app.button(key=f"stop_{run.id}").click().run()
+    assert stop_requested(run.result)
+    assert not run.cancel_requested()  # it ends well, with its comparison
+    assert "stopping" in app.progress[0].text
+    assert app.button(key=f"stop_{run.id}").disabled
+
+
+def test_cancel_ends_the_run_at_its_next_event(workspace):
+    run = running(workspace)
+    app = opened(run=run.id)
+    app.button(key=f"cancel_correction_{run.id}").click().run()
+    assert run.cancel_requested()
+    assert "cancelling" in app.progress[0].text
+
+
+# a run that is over
+
+
+def test_the_outcome_in_words_before_and_after(workspace):
+    app = opened(run=finished(workspace).id)
+    said = app.success[0].value.replace("\\", "")
+    assert "Flipped to “positive” at step 2 of at most 50." in said
+    assert "does not flip by itself within 2 steps" in said
+    shown = {metric.label: metric.value for metric in app.metric}
+    assert shown["Accuracy on the whole test set"] == "66.7 % → 66.7 %"
+    assert (shown["Fixed"], shown["Broken"], shown["Retention"]) == ("1", "1", "98 %")
+    tables = [table.value for table in app.dataframe]
+    fixed = next(table for table in tables if table["id"].tolist() == [EXAMPLE])
+    assert fixed[["label", "before", "after"]].to_numpy().tolist() == [["positive", "negative", "positive"]]
+    broken = [table for table in tables if table["id"].tolist() == ["test-1"]]
+    assert broken[0][["label", "before", "after"]].to_numpy().tolist() == [["positive", "positive", "negative"]]
+    assert len(titles(app)) == 4
+
+
+@pytest.mark.parametrize(
+    ("right", "change", "arrow"), [(14, "-8.33 points", "DOWN"), (17, "+4.17 points", "UP"), (16, "no change", None)]
+)
+def test_a_loss_of_accuracy_looks_like_one(workspace, right, change, arrow):
+    app = opened(run=finished(workspace, after=right / 24).id)
+    metric = app.metric[0]
+    assert metric.delta == change
+    if arrow is not None:
+        assert metric.proto.MetricDirection.Name(metric.proto.direction) == arrow
+
+
+def test_a_link_to_a_run_alone_selects_its_example(workspace):
+    app = opened(run=finished(workspace).id)
+    assert app.query_params["example"] == EXAMPLE
+    assert "not the selected example" not in texts(app)
+
+
+def test_a_flip_without_correction_is_said(workspace):
+    app = opened(run=finished(workspace, base_flip_step=1).id)
+    assert "Without correction it flips by itself at step 1." in app.success[0].value.replace("\\", "")
+
+
+def test_no_flip_is_no_success(workspace):
+    app = opened(run=finished(workspace, flipped=False, flip_step=None).id)
+    assert "before a flip" in app.warning[0].value
+    assert not app.success
+
+
+def test_keep_makes_a_checkpoint_and_offers_to_switch(workspace):
+    run = finished(workspace)
+    app = opened(run=run.id, example=EXAMPLE)
+    app.text_input(key=f"keep_name_{run.id}").set_value("better").run()
+    app.button(key=f"keep_{run.id}").click().run()
+    assert not app.exception
+    kept = workspace.checkpoint("better")
+    assert kept.parent == "first"
+    assert kept.accuracy == {"test": pytest.approx(16 / 24)}
+    assert "Kept as checkpoint better" in app.success[1].value.replace("\\", "")
+    assert not has(app, f"keep_{run.id}")
+    app.button(key=f"switch_{run.id}").click().run()
+    assert not app.exception
+    assert app.query_params["checkpoint"] == "better"
+    assert "run" not in app.query_params
+    again = opened(run=run.id)  # a reload finds it kept
+    assert not has(again, f"keep_{run.id}")
+
+
+def test_a_name_in_use_is_refused_and_nothing_is_lost(workspace):
+    run = finished(workspace)
+    app = opened(run=run.id)
+    app.text_input(key=f"keep_name_{run.id}").set_value("first").run()
+    app.button(key=f"keep_{run.id}").click().run()
+    assert "already has a checkpoint" in app.error[0].value
+    assert has(app, f"keep_{run.id}")
+
+
+def test_discard_hides_and_can_be_taken_back(workspace):
+    run = finished(workspace)
+    app = opened(run=run.id)
+    app.button(key=f"discard_{run.id}").click().run()
+    assert discarding.is_discarded(run)
+    assert not has(app, f"keep_{run.id}")
+    app.button(key=f"restore_{run.id}").click().run()
+    assert not discarding.is_discarded(run)
+    assert has(app, f"keep_{run.id}")
+
+
+def test_the_manifest_can_be_downloaded(workspace):
+    run = finished(workspace)
+    app = opened(run=run.id)
+    assert [element.key for element in app.get("download_button")] == [f"manifest_{run.id}"]
+
+
+@pytest.mark.parametrize("end", ["failed", "killed", "crashed"])
+def test_a_run_that_ended_badly_says_what_and_what_to_do(workspace, end, monkeypatch):
+    run = running(workspace, k=9)
+    run.append(step(0))
+    if end == "failed":
+        run.fail("k = 9 but only 3 training rows are proponents: lower k to 3")
+    elif end == "killed":
+        run.kill()
+    else:
+        monkeypatch.setenv("INFLUENCE_HEARTBEAT", "0")
+        run.heartbeat_file.touch()
+        run.reconcile(at_once=True)
+    app = opened(run=run.id)
+    said = [element.value for element in (app.info if end == "killed" else app.error)]
+    assert any(("cancelled" if end == "killed" else end) in value and "settings are kept" in value for value in said)
+    if end == "failed":
+        assert "lower k to 3" in texts(app)
+    assert len(titles(app)) == 4  # what it did is still there
+    app.button(key=f"change_{run.id}").click().run()
+    assert app.number_input(key=form.K).value == 9
+    assert app.query_params["example"] == EXAMPLE
+
+
+def test_what_a_cancelled_run_reached_can_be_kept(workspace):
+    run = running(workspace)
+    run.append(step(0))
+    leave_parameters(workspace, run, 1)
+    run.kill()
+    app = opened(run=run.id)
+    assert any("step 1 is there" in element.value for element in app.caption)
+    app.button(key=f"keep_{run.id}").click().run()
+    assert [entry.name for entry in workspace.checkpoints()] == ["first", "corrected-1"]
+
+
+def test_run_again_submits_the_same_spec(workspace, submitted):
+    run = finished(workspace)
+    app = opened(run=run.id)
+    app.button(key=f"again_{run.id}").click().run()
+    assert not app.exception
+    assert spec_of(submitted[0]) == run.spec()
+    assert app.query_params["run"] == submitted[0]
+
+
+def test_a_run_of_another_example_shows_its_own(workspace):
+    run = finished(workspace)
+    app = opened(run=run.id, example="test-6")
+    said = texts(app)
+    assert f"This run corrects test row {EXAMPLE}" in said
+    assert "test review number 3" in said
+    assert "true positive · predicted negative · desired positive" in said
+    app.button(key="correct_selected").click().run()
+    assert not app.exception
+    assert "true negative · predicted positive" in texts(app)  # the form, for test-6
+    assert has(app, "correct_start")
+
+
+def test_an_unknown_run_is_said_and_dropped(workspace):
+    app = opened(run="0" * 12 + "4000" + "8" + "0" * 15, example=EXAMPLE)
+    assert "there is none with this id" in app.error[0].value
+    assert has(app, "correct_start")
+
+
+def test_nothing_here_writes_label_events(workspace, submitted):
+    start(opened(example=EXAMPLE))
+    run = finished(workspace)
+    app = opened(run=run.id)
+    app.button(key=f"keep_{run.id}").click().run()
+    assert LabelStore().history(workspace.data_fingerprint) == []
+
+
+def test_hostile_texts_and_class_names_stay_text(tmp_path, monkeypatch):
+    use_home(monkeypatch, tmp_path)
+    workspace = tiny_workspace(names=("![x](http://x)", "**bold** <b>"))
+    catch_runs(monkeypatch)
+    app = opened(example="test-0")
+    run = running(workspace, example="test-0")
+    run.append(step(0, "**bold** <b>", changed=["test-0"]))
+    run.fail("![x](http://x) <img src=x onerror=1> **bold**")
+    over = opened(run=run.id)
+    assert "<img src=x onerror" in texts(over)
+    assert HOSTILE[:30] in texts(app)
+    for page in (app, over):
+        shown = [element.label for element in page.button]
+        for kind in ("markdown", "caption", "error", "warning", "info", "success"):
+            shown += [element.value for element in getattr(page, kind)]
+        shown += [option for box in page.selectbox for option in box.options]
+        for text in shown:
+            live = re.sub(r"\\.", "", text)
+            for part in ("![", "](", "**bold", "<b", "<img"):
+                assert part not in live
