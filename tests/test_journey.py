@@ -1,0 +1,226 @@
+"""The one journey, in Chromium, on the real demo: from the first page to a kept checkpoint.
+
+With ``INFLUENCE_SCREENSHOTS`` set to a folder its pictures are left there (the README's are made so).
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from browser import App, chromium, keyed, open_page, query, settled
+from playwright.sync_api import Page, expect
+
+from influence_core.demo.prepare import prepare
+from influence_core.labels import LabelStore
+from influence_core.runs import client
+from influence_core.runs.directory import RunDirectory
+from influence_core.workspace import Workspace
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("journey") / "home"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def demo_home(home):
+    """The demo, prepared in a home that this process shares with the app; its engine ends with the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INFLUENCE_HOME", str(home))
+        patch.delenv("INFLUENCE_DATABASE_URL", raising=False)
+        list(prepare())
+        yield home
+        client.stop_engine()
+        client.close()
+
+
+@pytest.fixture(scope="module")
+def app(demo_home):
+    server = App(demo_home)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """Take a picture of the page under a name."""
+    place = Path(os.environ.get("INFLUENCE_SCREENSHOTS", tmp_path))
+    place.mkdir(parents=True, exist_ok=True)
+
+    def take(page: Page, name: str) -> None:
+        settled(page)
+        page.screenshot(path=str(place / f"{name}.png"))
+
+    return take
+
+
+def press(page: Page, prefix: str, place: int = 0) -> None:
+    """Press a button by its key."""
+    page.locator(f"{keyed(page, prefix)} button").nth(place).click()
+
+
+def test_from_the_first_page_to_a_kept_checkpoint(app, browser, picture):
+    workspace = Workspace.open("demo:movie-reviews")
+    page = open_page(browser)
+
+    # Mispredictions: nothing clicked yet
+    page.goto(app.url)
+    settled(page)
+    expect(page.get_by_text("151 of 1,043 wrong · showing 151")).to_be_visible()
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    picture(page, "mispredictions-light")
+
+    # filter by a word, then explain the most confident row that is left
+    page.get_by_role("textbox", name="Text contains").fill("minute")
+    page.get_by_role("textbox", name="Text contains").press("Enter")
+    settled(page)
+    wrong = workspace.mispredictions()
+    left = wrong[wrong["text"].str.contains("minute", case=False)]
+    expect(page.get_by_text(f"151 of 1,043 wrong · showing {len(left)}")).to_be_visible()
+    row = left.iloc[-1]  # the least confident of them flips soonest
+    example, desired = row["id"], workspace.label_names[row["label"]]
+    press(page, f"open_{example}")
+
+    # Influence: proponents from the index at once, then opponents
+    expect(page.get_by_role("heading", name="Influence")).to_be_visible()
+    settled(page)
+    assert query(page, "example") == example
+    ranking = workspace.rank(example)
+    expect(page.get_by_text(ranking.proponents[0].text, exact=True).first).to_be_visible()
+    expect(page.get_by_text("supports").first).to_be_visible()
+    picture(page, "influence-light")
+    page.get_by_role("radio", name="Opponents").or_(page.get_by_role("button", name="Opponents")).first.click()
+    expect(page.get_by_text(ranking.opponents[0].text, exact=True).first).to_be_visible()
+    expect(page.get_by_text("opposes").first).to_be_visible()
+    page.get_by_role("radio", name="Proponents").or_(page.get_by_role("button", name="Proponents")).first.click()
+    settled(page)
+
+    # Relabel: the first proponents of the list, by key and by button; "1" typed in the note labels nothing
+    press(page, "relabel_these")
+    expect(page.get_by_role("heading", name="Relabel")).to_be_visible()
+    settled(page)
+    page.get_by_role("textbox", name="Your name").fill("Ann")
+    page.get_by_role("textbox", name="Your name").press("Enter")
+    settled(page)
+    page.get_by_role("textbox", name="Note").fill("1 clear case")
+    page.get_by_role("textbox", name="Note").press("Enter")
+    settled(page)
+    store = LabelStore()
+    assert store.history(workspace.data_fingerprint) == []
+    first = ranking.proponents[0]
+    press(page, "label-2")
+    expect(page.get_by_text("Saved").first).to_be_visible()
+    settled(page)
+    page.locator("body").press("s")
+    expect(page.get_by_text("2 of 50 reviewed").first).to_be_visible()
+    events = store.history(workspace.data_fingerprint)
+    assert [event.verdict in ("change", "confirm") for event in events] == [True, False]
+    assert (events[0].example, events[0].new, events[0].annotator) == (first.id, "positive", "Ann")
+    assert events[0].note == "1 clear case"
+    picture(page, "relabel-light")
+
+    # Correct: the defaults, live, reloaded half-way
+    page.goto(f"{app.url}/correct?example={example}")
+    settled(page)
+    picture(page, "correct-settings-light")
+    press(page, "correct_start")
+    page.wait_for_url(re.compile("run="))
+    run_id = query(page, "run")
+    assert run_id is not None
+    page.reload()
+    expect(page.locator(keyed(page, f"stop_{run_id}"))).to_be_visible()
+    run = RunDirectory.open(run_id)
+    expect(page.get_by_text(re.compile("Keep as checkpoint"))).to_be_visible(timeout=400_000)
+    assert run.state().state == "finished"
+    settled(page)
+    assert page.locator(".js-plotly-plot").count() >= 3
+    picture(page, "correct-light")
+    steps = [event for event in run.events()[0] if event.type == "step"]
+    assert steps[-1].prediction == desired
+    assert steps[0].prediction != desired
+    expect(page.get_by_text(f"flip at step {steps[-1].step}").first).to_be_visible()
+
+    # Keep, and go on with the kept checkpoint
+    page.get_by_role("textbox", name="Name", exact=True).fill("with-ann")
+    page.get_by_role("textbox", name="Name", exact=True).press("Enter")
+    settled(page)
+    page.get_by_role("button", name="Keep as checkpoint").click()
+    expect(page.get_by_text("Kept as checkpoint with-ann")).to_be_visible()
+    assert [entry.name for entry in workspace.checkpoints()] == ["shipped", "with-ann"]
+    page.get_by_role("button", name="Switch to with-ann").click()
+    settled(page)
+    after = workspace.mispredictions("test", "with-ann")
+    assert example not in set(after["id"])
+    page.goto(f"{app.url}/mispredictions?checkpoint=with-ann")
+    expect(page.get_by_text(f"{len(after)} of 1,043 wrong")).to_be_visible()
+    picture(page, "kept-light")
+
+    # the same pages in the dark, two windows at once
+    dark = open_page(browser, "dark")
+    for name, address in {
+        "mispredictions": "mispredictions",
+        "influence": f"influence?example={example}",
+        "relabel": f"relabel?example={example}",
+        "correct": f"correct?example={example}&run={run_id}",
+        "runs": "runs",
+        "load": "load",
+    }.items():
+        dark.goto(f"{app.url}/{address}")
+        settled(dark)
+        dark.wait_for_timeout(1000)
+        picture(dark, f"{name}-dark")
+        background = dark.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
+        assert max(int(part) for part in re.findall(r"\d+", background)[:3]) < 60, background
+
+
+def test_a_run_survives_its_tab_and_the_death_of_the_app(app, browser):
+    """Start, close the tab, kill -9 the app; a new app at the same address re-attaches and stops it."""
+    workspace = Workspace.open("demo:movie-reviews")
+    example = workspace.mispredictions()["id"].iloc[0]
+    page = open_page(browser)
+    page.goto(f"{app.url}/correct?example={example}")
+    settled(page)
+    press(page, "correct_start")
+    page.wait_for_url(re.compile("run="))
+    run = RunDirectory.open(str(query(page, "run")))
+    address = page.url
+    page.close()
+    app.kill()
+    app.start()
+    again = open_page(browser)
+    again.goto(address)
+    expect(again.locator(keyed(again, f"stop_{run.id}"))).to_be_visible()
+    assert not run.state().is_over
+    again.get_by_role("button", name="Cancel").first.click()
+    assert run.wait(60).state == "killed"
+    expect(again.get_by_text("The run was cancelled")).to_be_visible()
+    again.goto(f"{app.url}/runs")
+    expect(again.get_by_text("killed").first).to_be_visible()
+
+
+def test_every_page_is_guarded_as_a_deep_link_on_a_cold_server(demo_home, browser):
+    for name in ("correct", "load", "relabel"):  # each the first thing that a fresh server is asked for
+        server = App(demo_home)
+        server.start()
+        page = open_page(browser)
+        page.goto(f"{server.url}/{name}")
+        settled(page)
+        expect(page.get_by_text("demo:movie-reviews").first).to_be_visible()
+        assert page.get_by_role("link", name="Mispredictions").count() == 1
+        page.close()
+        server.kill()
+
+
+def test_chromium_is_there():
+    assert shutil.which("chromium"), "install it: apt-get install chromium"
