@@ -78,6 +78,8 @@ def rank(
         return
     word = {"proponents": "support", "opponents": "oppose"}
     print(f"{ranking.method}, scope {ranking.scope}, {ranking.rows} rows, ordered by {ranking.by}")
+    if ranking.notes.get("eta_known") is False:
+        print("the checkpoint's learning rate is unknown: η = 1 in the scores")
     for side, rows in sides.items():
         print(f"\n{side}: rows that {word[side]} {ranking.target!r}")
         table(rows, columns)

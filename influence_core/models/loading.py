@@ -16,6 +16,8 @@ from influence_core.models.text import load_text
 from influence_core.specs import Split
 from influence_core.workspace import WEIGHTS, Workspace
 
+MODEL_TYPES = ("bert",)
+
 
 def device() -> torch.device:
     """The device that work runs on: cuda when it is there."""
@@ -36,6 +38,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     if "auto_map" in config:
         raise UserError(
             f"{file} asks to run code of its own (auto_map): such checkpoints are refused, use a standard architecture"
+        )
+    kind = config.get("model_type")
+    if kind not in MODEL_TYPES:
+        raise UserError(
+            f"{folder} holds a model of type {kind!r}; this version reads {', '.join(MODEL_TYPES)} classifiers: "
+            "give a BertForSequenceClassification checkpoint"
         )
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} has no {WEIGHTS}: save the checkpoint as safetensors (save_pretrained does)")

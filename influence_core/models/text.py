@@ -99,10 +99,5 @@ def load_text(folder: Path, label_names: Sequence[str]) -> TextClassifier:
         local_files_only=True,
         dtype=torch.float32,
     )
-    if module.config.model_type != "bert":
-        raise UserError(
-            f"{folder} holds a {module.config.model_type} model; this version reads BERT classifiers: "
-            "give a BertForSequenceClassification checkpoint"
-        )
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return TextClassifier(module, tokenizer, label_names)

@@ -31,7 +31,8 @@ class Epoch:
 
     number: int  # from 1
     parameters: Parameters  # the scope's
-    optimizer: dict[str, Tensor]  # "<parameter>.m", "<parameter>.v", "step"
+    optimizer: dict[str, Tensor]  # as `trajectory.optimizers.OptimizerState.to_tensors` names them
+    learning_rate: float  # at the end of the epoch
 
 
 def batch_rows(sizes: np.ndarray, batch_size: int, generator: np.random.Generator) -> list[np.ndarray]:
@@ -55,15 +56,16 @@ def train(classifier: Classifier, rows: Rows, recipe: Recipe) -> Iterator[Progre
     generator = np.random.default_rng(recipe.seed)
     epochs = [batch_rows(sizes, recipe.batch_size, generator) for _ in range(recipe.epochs)]
     total = sum(len(batches) for batches in epochs)
-    done = 0
+    done, rate = 0, recipe.learning_rate
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         for number, batches in enumerate(epochs, start=1):
             for chosen in batches:
                 for root in scope.modules:
                     classifier.module.get_submodule(root).train()
+                rate = recipe.learning_rate * (1 - done / total)
                 for group in optimizer.param_groups:
-                    group["lr"] = recipe.learning_rate * (1 - done / total)
+                    group["lr"] = rate
                 optimizer.zero_grad()
                 torch.autograd.backward(classifier.losses(rows.batch(chosen)).mean())
                 optimizer.step()
@@ -72,9 +74,9 @@ def train(classifier: Classifier, rows: Rows, recipe: Recipe) -> Iterator[Progre
                     phase=f"training, epoch {number} of {recipe.epochs}", done=done, total=total, unit="batches"
                 )
             classifier.module.eval()
-            state: dict[str, Tensor] = {"step": torch.tensor(float(done))}
+            state: dict[str, Tensor] = {"step": torch.tensor(float(done), dtype=torch.float64)}
             for name in scope.parameters:
-                state[f"{name}.m"] = optimizer.state[own[name]]["exp_avg"].clone()
-                state[f"{name}.v"] = optimizer.state[own[name]]["exp_avg_sq"].clone()
-            yield Epoch(number, {name: own[name].detach().clone() for name in scope.parameters}, state)
+                state[f"exp_avg.{name}"] = optimizer.state[own[name]]["exp_avg"].clone()
+                state[f"exp_avg_sq.{name}"] = optimizer.state[own[name]]["exp_avg_sq"].clone()
+            yield Epoch(number, {name: own[name].detach().clone() for name in scope.parameters}, state, rate)
     classifier.module.requires_grad_(False)
