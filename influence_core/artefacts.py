@@ -1,13 +1,24 @@
 """What is derived and kept: folders named by the key of all they depend on."""
 
+import os
+import uuid
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from influence_core.errors import StaleError
 from influence_core.fingerprints import key_hash
 from influence_core.home import read_json, write_json
 
 CODE_VERSION = 1  # raise it when the meaning of a stored number changes
+
+
+def write_parquet(path: Path, table: pd.DataFrame) -> None:
+    """Write a table so that a reader sees all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    table.to_parquet(temporary, index=False)
+    os.replace(temporary, path)
 
 
 class Artefacts:

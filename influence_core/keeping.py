@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 
+from influence_core.artefacts import write_parquet
 from influence_core.errors import UserError
 from influence_core.home import read_json, write_json
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 STATE = "optimizer.safetensors"
+COMPANIONS = (".json", ".txt", ".model", ".md")  # configuration and tokenizer; nothing else of a user's folder
 
 
 def keep(workspace: "Workspace", result: Path, name: str) -> "Checkpoint":
@@ -33,7 +35,10 @@ def keep(workspace: "Workspace", result: Path, name: str) -> "Checkpoint":
     manifest: dict[str, Any] = read_json(result / "manifest.json")
     parent = workspace.checkpoint(manifest["checkpoint"])
     temporary = place.with_name(f".{name}.{uuid.uuid4().hex}")
-    shutil.copytree(parent.path, temporary, ignore=shutil.ignore_patterns(WEIGHTS, STATE, "manifest.json", ".*"))
+    temporary.mkdir(parents=True)
+    for file in Path(parent.path).iterdir():
+        if file.is_file() and file.suffix in COMPANIONS and file.name != "manifest.json":
+            shutil.copyfile(file, temporary / file.name)
     tensors: dict[str, np.ndarray] = load_file(Path(parent.path) / WEIGHTS)
     changed = load_file(result / "parameters.safetensors")
     unknown = sorted(changed.keys() - tensors.keys())
@@ -51,5 +56,5 @@ def keep(workspace: "Workspace", result: Path, name: str) -> "Checkpoint":
     kept = workspace.add_checkpoint(name, parent=parent.name, accuracy=accuracy, optimizer=optimizer, notes=notes)
     if (result / "after.parquet").exists() and "split" in outcome:
         folder = workspace.artefacts.make("predictions", workspace.prediction_key(outcome["split"], name))
-        pd.read_parquet(result / "after.parquet").to_parquet(folder / "predictions.parquet", index=False)
+        write_parquet(folder / "predictions.parquet", pd.read_parquet(result / "after.parquet"))
     return kept

@@ -226,8 +226,10 @@ class Workspace:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
             raise UserError(f"{name!r} cannot name a checkpoint: use 1 to 64 letters, digits, '.', '_' or '-'")
         path = self.path / "checkpoints" / name
-        if path.exists():
+        if (path / "manifest.json").exists():
             raise UserError(f"{self.name} already has a checkpoint {name!r}: choose another name")
+        if path.exists():  # left by a process that was killed before it wrote the manifest
+            shutil.rmtree(path)
         return path
 
     def add_checkpoint(self, name: str, model: Path | None = None, **fields: Any) -> Checkpoint:
@@ -333,10 +335,6 @@ class Workspace:
                 if isinstance(event, Result):
                     return event.value
         raise RuntimeError(f"the run {spec!r} ended without a result")
-
-    def delete(self) -> None:
-        """Delete the workspace's folder (label events and runs stay)."""
-        shutil.rmtree(self.path)
 
 
 def now() -> str:

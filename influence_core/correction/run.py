@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from influence_core.artefacts import write_parquet
 from influence_core.attribution.ranking import run as rank
 from influence_core.correction.optimizer import Start, optimizer_of, start_state
 from influence_core.correction.strategies import STRATEGIES, Chosen
@@ -283,7 +284,7 @@ def _compare(setting: Setting, parameters: Parameters, result: Path) -> Iterator
             continue
         before = workspace.predict(split, setting.spec.checkpoint)
         table = event.frame(before["id"])
-        table.to_parquet(result / "after.parquet", index=False)
+        write_parquet(result / "after.parquet", table)
         was = before["prediction"].to_numpy() == rows.labels
         now_right = table["prediction"].to_numpy() == rows.labels
         yield {

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from influence_core.artefacts import check_same
+from influence_core.artefacts import check_same, write_parquet
 from influence_core.attribution.base import Query
 from influence_core.attribution.tables import IndexArrays, Table, base_key, write_arrays
 from influence_core.data import reviews
@@ -101,7 +101,7 @@ def install_predictions(workspace: Workspace) -> None:
         folder = workspace.artefacts.make("predictions", workspace.prediction_key(split, assets.CHECKPOINT))
         if not (folder / "predictions.parquet").exists():
             part = table.set_index("id").loc[frame["id"].to_list()].reset_index()
-            part.to_parquet(folder / "predictions.parquet", index=False)
+            write_parquet(folder / "predictions.parquet", part)
 
 
 def install_products(workspace: Workspace, recipe: dict[str, Any]) -> None:

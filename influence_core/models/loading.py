@@ -3,6 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from influence_core.specs import Split
 from influence_core.workspace import WEIGHTS, Workspace
 
 MODEL_TYPES = ("bert",)
+
+# encoded splits live as long as the classifier whose tokenizer made them
+_encoded: WeakKeyDictionary[Classifier, dict[tuple[str, str], list[Any]]] = WeakKeyDictionary()
 
 
 def device() -> torch.device:
@@ -88,18 +92,10 @@ def scope_of(workspace: Workspace, classifier: Classifier, name: str | None) -> 
 
 def rows_of(workspace: Workspace, classifier: Classifier, split: Split, labels: np.ndarray | None = None) -> Rows:
     """Return a split's encoded rows, with its original labels unless others are given ([N])."""
-    items = _encoded(workspace.data_fingerprint, split, workspace, classifier)
+    kept = _encoded.setdefault(classifier, {})
+    key = (workspace.data_fingerprint, split)
+    if key not in kept:
+        kept[key] = classifier.encode(workspace.dataset.splits[split]["text"].tolist())
+    items = kept[key]
     own = workspace.dataset.splits[split]["label"].to_numpy()
     return Rows(classifier, items, own if labels is None else labels)
-
-
-_cache: dict[tuple[str, str, int], list[Any]] = {}
-
-
-def _encoded(data: str, split: Split, workspace: Workspace, classifier: Classifier) -> list[Any]:
-    key = (data, split, id(classifier))
-    if key not in _cache:
-        if len(_cache) >= 8:  # a few workspaces' splits; a long-lived worker must not grow
-            _cache.pop(next(iter(_cache)))
-        _cache[key] = classifier.encode(workspace.dataset.splits[split]["text"].tolist())
-    return _cache[key]

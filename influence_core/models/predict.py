@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from influence_core.artefacts import write_parquet
 from influence_core.events import Events, Progress, Result
 from influence_core.models.classifier import Classifier, Parameters, Rows
 from influence_core.models.loading import load, rows_of
@@ -92,6 +93,6 @@ def save(workspace: Workspace, split: Split, checkpoint: str | None, predictions
     """Keep a split's predictions and features as artefacts; returns the table."""
     table = predictions.frame(workspace.dataset.splits[split]["id"])
     folder = workspace.artefacts.make("predictions", workspace.prediction_key(split, checkpoint))
-    table.to_parquet(folder / "predictions.parquet", index=False)
+    write_parquet(folder / "predictions.parquet", table)
     np.save(folder / "features.npy", predictions.features.astype(np.float16), allow_pickle=False)
     return table
