@@ -9,7 +9,16 @@ from influence_core.attribution.abif import Abif, has_basis
 from influence_core.attribution.tables import IndexArrays, Table
 from influence_core.attribution.tracin import TracIn
 from influence_core.rates import rate
-from influence_core.specs import CorrectionSpec, IndexSpec, PredictSpec, RankSpec, Split
+from influence_core.specs import (
+    DEFAULT_HESSIAN_ROWS,
+    RETENTION_ROWS,
+    WARM_BATCHES,
+    CorrectionSpec,
+    IndexSpec,
+    PredictSpec,
+    RankSpec,
+    Split,
+)
 
 if TYPE_CHECKING:
     from influence_core.workspace import Workspace
@@ -22,8 +31,6 @@ PROJECT_32 = 45.0  # rows a second, projected on 32 directions
 TRAIN = 90.0  # rows a second, forward and backward
 HESSIAN = 32.0  # rows a second of one Hessian-vector product (256 rows in 8 s)
 START = 6.0  # seconds: torch and the checkpoint into a worker
-WARM_BATCHES = 100
-RETENTION_ROWS = 50
 
 
 @dataclass(frozen=True)
@@ -95,8 +102,9 @@ def _stale(table: Table, workspace: "Workspace") -> int:
 def _indexing(workspace: "Workspace", spec: IndexSpec) -> float:
     asked = RankSpec(workspace=spec.workspace, checkpoint=spec.checkpoint, scope=spec.scope, example="")
     index = Abif().table(workspace, asked)
-    solved = index is not None and has_basis(index) and index.key["k"] == spec.k
-    solving = 0.0 if solved else spec.iterations * spec.hessian_rows / HESSIAN
+    solved = index is not None and has_basis(index) and index.key["k"] == spec.k and not spec.rebuild
+    rows = spec.hessian_rows or min(DEFAULT_HESSIAN_ROWS, len(workspace.train))
+    solving = 0.0 if solved else spec.iterations * rows / HESSIAN
     return solving + projecting(len(workspace.train), spec.k)
 
 

@@ -9,12 +9,12 @@ import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -25,6 +25,10 @@ Order = Literal["cosine", "score"]
 Strategy = Literal["proponents", "opponents", "random"]
 Split = Literal["train", "validation", "test"]
 
+DEFAULT_HESSIAN_ROWS = 256
+WARM_BATCHES = 100  # batches at zero learning rate that warm an optimizer (DEFINITIONS, Perturbation and step)
+RETENTION_ROWS = 50  # test rows whose predictions a correction should not change
+DEFAULT_SCOPE = "last:2"
 DEFAULT_RATE = {"adam": 1e-5, "sgd": 1e-3}
 
 
@@ -37,17 +41,19 @@ class Spec(BaseModel):
     checkpoint: str | None = None  # None: the workspace's first
 
 
+def _known_scope(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"head|all|last:[1-9]\d*", value):
+        raise ValueError(f"scope {value!r} is not one of head, last:n (as in last:2), all: choose one")
+    return value
+
+
+Scope = Annotated[str | None, AfterValidator(_known_scope)]
+
+
 class Scoped(Spec):
     """A spec whose work is restricted to a parameter scope (``head``, ``last:n``, ``all``)."""
 
-    scope: str | None = None  # None: the workspace's
-
-    @field_validator("scope")
-    @classmethod
-    def _known_scope(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"head|all|last:[1-9]\d*", value):
-            raise ValueError(f"scope {value!r} is not one of head, last:n (as in last:2), all")
-        return value
+    scope: Scope = None  # None: the workspace's
 
 
 class OpenSpec(BaseModel):
@@ -63,7 +69,7 @@ class OpenSpec(BaseModel):
     text_column: str | None = None
     label_column: str | None = None
     id_column: str | None = None
-    scope: str = "last:2"
+    scope: Scope = None  # None: what the workspace has, last:2 for a new one
 
 
 class PredictSpec(Spec):
@@ -79,8 +85,9 @@ class IndexSpec(Scoped):
     kind: Literal["index"] = "index"
     k: Annotated[int, Field(ge=1, le=512)] = 32
     iterations: Annotated[int, Field(ge=1, le=2048)] = 64
-    hessian_rows: Annotated[int, Field(ge=1)] = 256
+    hessian_rows: Annotated[int, Field(ge=1)] | None = None  # None: 256, or all rows where there are fewer
     seed: Annotated[int, Field(ge=0)] = 0
+    rebuild: bool = False  # start over, with the labels that stand now
 
     @model_validator(mode="after")
     def _enough_iterations(self) -> Self:

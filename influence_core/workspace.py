@@ -3,7 +3,6 @@
 import datetime
 import importlib
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -154,6 +153,16 @@ class Workspace:
         split, row = self.locate(example)
         return {"split": split, **{str(k): v for k, v in self.dataset.splits[split].iloc[row].items()}}
 
+    def truth(self, example: str) -> int:
+        """Return an example's true label: gold where it is known, else its own label."""
+        split, row = self.locate(example)
+        frame = self.dataset.splits[split]
+        return int((frame["gold"] if "gold" in frame else frame["label"]).iloc[row])
+
+    def original_labels(self) -> dict[str, str]:
+        """Return the training rows' own labels, by id."""
+        return {e: self.label_names[label] for e, label in zip(self.train["id"], self.train["label"], strict=True)}
+
     def label_index(self, name: str) -> int:
         """Return the class number of a label's name."""
         if name not in self.label_names:
@@ -226,21 +235,35 @@ class Workspace:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
             raise UserError(f"{name!r} cannot name a checkpoint: use 1 to 64 letters, digits, '.', '_' or '-'")
         path = self.path / "checkpoints" / name
-        if (path / "manifest.json").exists():
+        if path.exists():
             raise UserError(f"{self.name} already has a checkpoint {name!r}: choose another name")
-        if path.exists():  # left by a process that was killed before it wrote the manifest
-            shutil.rmtree(path)
         return path
 
-    def add_checkpoint(self, name: str, model: Path | None = None, **fields: Any) -> Checkpoint:
-        """Write a checkpoint's manifest; the model lies in its own folder there unless ``model`` is given."""
+    def add_checkpoint(
+        self, name: str, model: Path | None = None, draft: Path | None = None, **fields: Any
+    ) -> Checkpoint:
+        """Write a checkpoint's manifest.
+
+        The model lies in the checkpoint's own folder, or elsewhere in ``model``. A ``draft`` is a
+        temporary folder with model and manifest that the caller then moves to its place.
+        """
         path = self.path / "checkpoints" / name
-        home = (model or path).resolve()
-        entry = Checkpoint(
-            name=name, path=str(home), fingerprint=tensors_fingerprint(home / WEIGHTS), created=now(), **fields
-        )
-        write_json(path / "manifest.json", entry.model_dump())
+        weights = (model or draft or path).resolve() / WEIGHTS
+        home, fingerprint = (model or path).resolve(), tensors_fingerprint(weights)
+        entry = Checkpoint(name=name, path=str(home), fingerprint=fingerprint, created=now(), **fields)
+        write_json((draft or path) / "manifest.json", entry.model_dump())
         return entry
+
+    def move_checkpoint(self, name: str, model: Path) -> Checkpoint:
+        """Record that a checkpoint's model now lies in another folder (its tensors are the same)."""
+        entry = self.checkpoint(name).model_copy(update={"path": str(model.resolve())})
+        write_json(self.path / "checkpoints" / name / "manifest.json", entry.model_dump())
+        return entry
+
+    def set_scope(self, scope: str) -> None:
+        """Change the scope that is used unless another is asked for."""
+        self.scope = self.about["scope"] = scope
+        write_json(self.path / "workspace.json", self.about)
 
     # predictions
 

@@ -20,7 +20,7 @@ def explain(context: Context, example: str) -> None:
         st.info("This is a training row: Influence explains test and validation rows. Choose one on Mispredictions.")
         return
     names = workspace.label_names
-    truth = names[int(found["gold"] if "gold" in found else found["label"])]
+    truth = names[workspace.truth(example)]
     row = data.prediction(workspace, example, context.checkpoint.name)
     predicted = None if row is None else names[row["prediction"]]
     probabilities = [] if row is None else [(name, float(row[f"p{c}"])) for c, name in enumerate(names)]

@@ -116,7 +116,14 @@ def finished(workspace, flip=2, **outcome):
 def leave_parameters(workspace, run, steps):
     save_file({"weight": np.ones((2, 3), dtype=np.float32)}, run.result / "parameters.safetensors")
     save_file({"exp_avg.weight": np.ones((2, 3), dtype=np.float32)}, run.result / "optimizer.safetensors")
-    manifest = {"checkpoint": "first", "optimizer": {"kind": "adam"}, "steps": steps, "made": run.id}
+    manifest = {
+        "checkpoint": "first",
+        "checkpoint_fingerprint": workspace.checkpoint("first").fingerprint,
+        "data": workspace.data_fingerprint,
+        "optimizer": {"kind": "adam"},
+        "steps": steps,
+        "made": run.id,
+    }
     write_json(run.result / "manifest.json", manifest)
 
 

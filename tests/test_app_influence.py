@@ -147,7 +147,7 @@ def test_abif_is_the_default_where_an_index_exists_and_needs_a_basis_for_new_row
     assert "need the eigenvectors" in app.info[0].value
     assert app.button(key="index").label == "Build basis (about 85 s)"  # 64 products of 40 rows at 32 rows a second
     app.button(key="index").click().run()
-    assert RunDirectory.open(made[0]).spec() == IndexSpec(workspace="tiny", checkpoint="first", hessian_rows=TRAIN)
+    assert RunDirectory.open(made[0]).spec() == IndexSpec(workspace="tiny", checkpoint="first")
     assert cards(open_app("influence", example="test-3", method="TracIn"))
 
 

@@ -1,6 +1,7 @@
 """The Runs page: states in words, filters, and buttons that act on the run whose id they carry."""
 
 import re
+import shutil
 
 import pytest
 from workspaces import catch_runs, open_app, tiny_workspace, use_home
@@ -188,7 +189,7 @@ def test_a_failed_run_says_why_and_details_are_folded(workspace):
 def test_a_run_of_a_workspace_that_is_gone_is_said(workspace):
     run = make("rank", workspace, "finished")
     other = tiny_workspace("another")
-    workspace.delete()
+    shutil.rmtree(workspace.path)
     app = opened()
     app.button(key=f"open_{run.id}").click().run()
     assert "is gone" in app.error[0].value

@@ -116,7 +116,7 @@ def test_the_sign_on_a_one_parameter_model_done_by_hand():
 
 
 def dense_hessian(work: Projection, items, labels) -> np.ndarray:
-    """∇² of the mean loss by finite differences of gradients, [P, P]: slow and independent of our products."""
+    """∇² of the mean loss by autograd's own dense function, [P, P]: slow, and independent of our products."""
     from torch.autograd.functional import hessian
 
     batch = Rows(work.classifier, items, labels).batch(range(len(labels)))
@@ -138,7 +138,7 @@ def test_abif_from_the_index_equals_the_truncated_eigen_sum_of_a_dense_hessian(o
     work = Projection(opened, None, "head")
     rows = rows_of(opened, work.classifier, "train")
     spec = IndexSpec(workspace=opened.name, **opened_head)
-    numbers = hessian_numbers(len(rows), spec)
+    numbers = hessian_numbers(len(rows), spec.hessian_rows, spec.seed)
     values, vectors = np.linalg.eigh(dense_hessian(work, [rows.items[row] for row in numbers], rows.labels[numbers]))
     order = np.argsort(-np.abs(values))[:6]
     np.testing.assert_allclose(summary["eigenvalues"], values[order], rtol=1e-3, atol=1e-5)
@@ -298,3 +298,51 @@ def test_the_cache_refuses_pickles_in_and_out(home, tmp_path):
             refusing[3] = b"x"
         refusing["good"] = b"bytes"
         assert refusing["good"] == b"bytes"
+
+
+def test_a_rebuilt_basis_starts_the_index_and_its_queries_over(opened):
+    example = opened.mispredictions()["id"].iloc[0]
+    options = {"k": 3, "iterations": 6, "hessian_rows": 20}
+    opened.index(**options)
+    before = opened.rank(example, method="abif", top=120)
+    names = opened.label_names
+    for row in range(0, 60, 2):
+        old = names[int(opened.labels().values[row])]
+        new = next(name for name in names if name != old)
+        opened.relabel(opened.train["id"].iloc[row], new, expect=old, annotator="ann")
+    opened.index(**options)  # finished: nothing is built again
+    assert opened.rank(example, method="abif").stale == 30
+    rebuilt = opened.index(**options, rebuild=True)
+    after = opened.rank(example, method="abif", top=120)
+    assert after.stale == 0
+    assert after.fresh  # the query was projected on the new basis
+    assert by_id(after)[opened.train["id"].iloc[0]].score != by_id(before)[opened.train["id"].iloc[0]].score
+    key = index_key(opened, IndexSpec(workspace=opened.name, **options))
+    table = Table(opened.artefacts.path("abif", key), key)
+    (table.folder / "basis.safetensors").unlink()
+    assert opened.index(**options)["eigenvalues"] == pytest.approx(rebuilt["eigenvalues"], rel=1e-4)
+    assert table.query(Query(example, 0)) is None
+    assert table.query(Query(example, 1)) is None
+
+
+def test_eigenvalues_that_are_zero_up_to_rounding_are_left_out(opened):
+    options = {"k": 3, "iterations": 6, "hessian_rows": 20}
+    opened.index(**options)
+    example = opened.mispredictions()["id"].iloc[0]
+    opened.rank(example, method="abif")
+    key = index_key(opened, IndexSpec(workspace=opened.name, **options))
+    table = Table(opened.artefacts.path("abif", key), key)
+    values = table.manifest["eigenvalues"]
+    table.finish({**table.manifest, "eigenvalues": [values[0], values[1], 0.0]})
+    ranking = opened.rank(example, method="abif", top=120)
+    assert ranking.notes["left_out"] == 1
+    assert all(np.isfinite(row.score) for row in [*ranking.proponents, *ranking.opponents])
+
+
+def test_the_hessian_sample_is_256_rows_or_all_there_are(opened):
+    key = index_key(opened, IndexSpec(workspace=opened.name))
+    assert key["hessian_rows"] == 120
+    numbers = hessian_numbers(1000, 256, seed=0)
+    assert len(set(numbers.tolist())) == 256
+    np.testing.assert_array_equal(numbers, hessian_numbers(1000, 256, seed=0))
+    assert not np.array_equal(numbers, hessian_numbers(1000, 256, seed=1))

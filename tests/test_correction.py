@@ -71,10 +71,10 @@ def test_before_and_after_agree_with_predicting_by_hand(opened, wrong, tmp_path)
 
 def test_retention_is_the_share_of_unchanged_predictions(opened, wrong, tmp_path):
     steps, _, _ = split_events(opened.correct(wrong["id"], tmp_path / "run", **{**FAST, "after_flip": 8}))
-    ids = retention_rows(opened, "test", [wrong["id"]])
+    ids = retention_rows(opened, [wrong["id"]])
     assert wrong["id"] not in ids
     assert len(ids) == 39 < RETENTION_ROWS  # the tiny test set has 40 rows
-    assert ids == retention_rows(opened, "test", [wrong["id"]])
+    assert ids == retention_rows(opened, [wrong["id"]])
     classifier = load(opened)
     rows = rows_of(opened, classifier, "test")
     numbers = [opened.locate(example)[1] for example in ids]
@@ -166,7 +166,7 @@ def test_strategies_pick_what_they_say(opened, wrong):
     ranking = opened.rank(wrong["id"], method="tracin", top=8)
     predicted, desired = int(wrong["prediction"]), int(wrong["label"])
     spec = CorrectionSpec(workspace=opened.name, example=wrong["id"], k=8)
-    chosen = {name: own.choose(opened, spec, predicted, desired, ranking) for name, own in STRATEGIES.items()}
+    chosen = {name: own.choose(opened, spec, predicted, desired, ranking, labels) for name, own in STRATEGIES.items()}
     ids = {name: opened.train["id"].iloc[own.numbers].tolist() for name, own in chosen.items()}
     assert ids["proponents"] == [row.id for row in ranking.proponents]
     assert (chosen["proponents"].labels == desired).all()
@@ -175,9 +175,9 @@ def test_strategies_pick_what_they_say(opened, wrong):
     assert (labels[chosen["random"].numbers] == predicted).all()
     assert (chosen["random"].labels == desired).all()
     assert len(set(ids["random"])) == 8
-    again = STRATEGIES["random"].choose(opened, spec, predicted, desired, None)
+    again = STRATEGIES["random"].choose(opened, spec, predicted, desired, None, labels)
     np.testing.assert_array_equal(again.numbers, chosen["random"].numbers)
-    other = STRATEGIES["random"].choose(opened, spec.model_copy(update={"seed": 1}), predicted, desired, None)
+    other = STRATEGIES["random"].choose(opened, spec.model_copy(update={"seed": 1}), predicted, desired, None, labels)
     assert not np.array_equal(other.numbers, chosen["random"].numbers)
 
 
@@ -188,7 +188,9 @@ def test_the_base_loss_keeps_the_original_labels_and_b_alone_is_relabelled(opene
     new = next(name for name in opened.label_names if name != old)
     opened.relabel(untouched, new, expect=old, annotator="ann")
     spec = opened.spec(CorrectionSpec, {"example": wrong["id"], "strategy": "random", "k": 6})
-    rows = STRATEGIES["random"].choose(opened, spec, int(wrong["prediction"]), int(wrong["label"]), None)
+    rows = STRATEGIES["random"].choose(
+        opened, spec, int(wrong["prediction"]), int(wrong["label"]), None, opened.labels().values
+    )
     after, _, _ = split_events(opened.correct(wrong["id"], tmp_path / "run", strategy="random", steps=2, **FAST))
     assert [s.base_loss for s in after] == [s.base_loss for s in before]
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
@@ -263,3 +265,52 @@ def test_desired_equal_to_the_prediction_and_unknown_rows(opened, wrong):
         list(opened.correct("nobody"))
     with pytest.raises(UserError, match="is a training row"):
         list(opened.correct(opened.train["id"].iloc[0]))
+
+
+def test_rows_relabelled_since_are_projected_again_before_they_are_chosen(opened, wrong, tmp_path):
+    options = {**FAST, "steps": 1}
+    before = opened.rank(wrong["id"], method="tracin", top=6)
+    first = before.proponents[0]
+    new = next(name for name in opened.label_names if name != first.label)
+    opened.relabel(first.id, new, expect=first.label, annotator="ann")
+    assert opened.rank(wrong["id"], method="tracin").stale == 1
+    _, outcome, _ = split_events(opened.correct(wrong["id"], tmp_path / "run", **options))
+    manifest = read_json(tmp_path / "run" / "manifest.json")
+    assert (manifest["cursor"], manifest["stale"], outcome["stale"]) == (1, 0, 0)
+    assert first.id not in manifest["rows"]  # with the other label it is an opponent
+
+
+def test_an_index_without_its_basis_says_how_many_rows_are_stale(opened, wrong, tmp_path):
+    opened.index(k=3, iterations=6, hessian_rows=20)
+    opened.rank(wrong["id"], method="abif")
+    next(opened.path.glob("artefacts/abif/*/basis.safetensors")).unlink()
+    row, names = opened.train["id"].iloc[5], opened.label_names
+    old = names[int(opened.labels().values[5])]
+    opened.relabel(row, next(name for name in names if name != old), expect=old, annotator="ann")
+    _, outcome, _ = split_events(
+        opened.correct(wrong["id"], tmp_path / "run", **{**FAST, "method": "abif", "steps": 1})
+    )
+    assert outcome["stale"] == 1
+    assert read_json(tmp_path / "run" / "manifest.json")["stale"] == 1
+
+
+def test_a_result_is_kept_only_on_the_parent_it_started_from(home, tiny_checkpoint, data_files, tmp_path):
+    import shutil
+
+    from checkpoints import save_tiny_checkpoint
+
+    from influence_core.data.opening import run as open_workspace
+    from influence_core.specs import OpenSpec
+    from influence_core.workspace import Workspace
+
+    folder = tmp_path / "mine"
+    shutil.copytree(tiny_checkpoint, folder)
+    spec = OpenSpec(checkpoint=str(folder), data=str(data_files[0]), test=str(data_files[1]), scope="last:1")
+    workspace = Workspace.open(list(open_workspace(spec, tmp_path / "opening"))[-1].value["workspace"])
+    example = workspace.mispredictions()["id"].iloc[0]
+    list(workspace.correct(example, tmp_path / "run", **{**FAST, "steps": 1}))
+    save_tiny_checkpoint(folder, seed=8, trained=False)
+    with pytest.raises(UserError, match=r"checkpoint mine has fingerprint \w+, but \w+ is recorded"):
+        workspace.keep(tmp_path / "run", "mixed")
+    assert [entry.name for entry in workspace.checkpoints()] == ["mine"]
+    assert not [path for path in (workspace.path / "checkpoints").iterdir() if path.name.startswith(".")]

@@ -1,8 +1,10 @@
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from checkpoints import save_tiny_checkpoint, sentences
+from pydantic import ValidationError
 
 from influence_core.data import files, hub
 from influence_core.data.opening import run as open_workspace
@@ -67,7 +69,9 @@ def test_wrong_number_of_classes(home, tmp_path, data_files):
     value = opening(tmp_path, checkpoint=str(three), data=str(data_files[0]), test=str(data_files[1]))
     assert value["classes"] == ["negative", "positive", "neutral"]  # data with fewer classes is fine
     two = save_tiny_checkpoint(tmp_path / "two", names=("bad", "good"), trained=False)
-    with pytest.raises(UserError, match=r"row 1: label '(negative|positive)' is none of .* \(bad, good\)"):
+    with pytest.raises(
+        UserError, match=r"row 1: label '(negative|positive)' is none of .* \(bad, good, or their numbers"
+    ):
         opening(tmp_path, checkpoint=str(two), data=str(data_files[0]))
 
 
@@ -165,3 +169,49 @@ def test_hub_layouts_are_read(home, monkeypatch, tmp_path, tiny_checkpoint):
     assert value["rows"] == {"train": 30, "validation": 30, "test": 30}
     assert hub.looks_like_hub_name("someone/tiny")
     assert not hub.looks_like_hub_name(str(tiny_checkpoint))
+
+
+@pytest.mark.parametrize("scope", ["heads", "last:0", "last:x", "last:99"])
+def test_a_scope_that_does_not_exist_is_refused_and_leaves_nothing(home, tmp_path, tiny_checkpoint, data_files, scope):
+    with pytest.raises((UserError, ValidationError), match="scope"):
+        opening(tmp_path, checkpoint=str(tiny_checkpoint), data=str(data_files[0]), scope=scope)
+    assert Workspace.names() == []
+
+
+def test_opening_again_with_a_scope_changes_the_default_and_without_one_keeps_it(
+    opened, tmp_path, tiny_checkpoint, data_files
+):
+    files_ = {"checkpoint": str(tiny_checkpoint), "data": str(data_files[0]), "test": str(data_files[1])}
+    opening(tmp_path, **files_)
+    assert Workspace.open(opened.name).scope == "last:1"
+    opening(tmp_path, **files_, scope="head")
+    assert Workspace.open(opened.name).scope == "head"
+
+
+def test_a_checkpoint_that_moved_is_found_again_by_its_tensors(home, tmp_path, tiny_checkpoint, data_files):
+    first, second = tmp_path / "first", tmp_path / "second"
+    shutil.copytree(tiny_checkpoint, first)
+    files_ = {"data": str(data_files[0]), "test": str(data_files[1])}
+    value = opening(tmp_path, checkpoint=str(first), **files_)
+    first.rename(second)
+    again = opening(tmp_path, checkpoint=str(second), **files_)
+    assert again["checkpoint"] == value["checkpoint"] == "first"
+    assert Workspace.open(again["workspace"]).checkpoint().path == str(second)
+
+
+def test_labels_are_all_names_or_all_numbers():
+    path, names = Path("rows.csv"), ("1", "2", "3")
+    assert files.class_numbers(pd.Series(["3", "1", "2"]), names, path) == [2, 0, 1]
+    assert files.class_numbers(pd.Series(["0", "1", "2"]), names, path) == [0, 1, 2]
+    assert files.class_numbers(pd.Series([1.0, 0.0]), ("no", "yes"), path) == [1, 0]
+    with pytest.raises(UserError, match="row 2: label '1' is none"):
+        files.class_numbers(pd.Series(["yes", "1"]), ("no", "yes"), path)
+
+
+def test_ids_and_texts_are_kept_as_they_are_written(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("id,text,label\n001,NA,yes\n1,None,no\n1e3,null and void,no\n")
+    spec = OpenSpec(checkpoint="c", data="d")
+    frame = files.frame(files.read_table(path), path, "train", ("no", "yes"), spec)
+    assert frame["id"].tolist() == ["001", "1", "1e3"]
+    assert frame["text"].tolist() == ["NA", "None", "null and void"]

@@ -13,10 +13,14 @@ from influence_core.attribution.base import Attributor, Query, Ready, Scores, sa
 from influence_core.attribution.tables import IndexArrays, Table, base_key
 from influence_core.errors import UserError
 from influence_core.events import Progress
+from influence_core.runs.locks import locked
 from influence_core.specs import Method, RankSpec
 
 if TYPE_CHECKING:
     from influence_core.workspace import Workspace
+
+
+RANK_TOLERANCE = 1e-9  # of the largest |λ|
 
 
 class Abif(Attributor):
@@ -42,22 +46,30 @@ class Abif(Attributor):
 
     def read(self, table: Table, query: Query) -> Ready | None:
         """Return what one index keeps for a query, or None."""
+        revision = table.revision(query)  # before the arrays: a write in between makes it older, never newer
         arrays = table.query(query)
         if arrays is None:
             return None
         manifest = table.manifest
         values = np.array(manifest["eigenvalues"], dtype=np.float64)
         index = IndexArrays(table.folder, manifest["rows"], len(values))
+        # an eigenvalue that is zero up to rounding has no inverse: its direction is left out (Sec. 4.2)
+        kept = np.abs(values) > RANK_TOLERANCE * np.abs(values).max()
         return Ready(
-            table={"products": index.read("products"), "labels": index.read("labels"), "values": values},
-            query=arrays,
+            table={
+                "products": index.read("products")[:, kept],
+                "labels": index.read("labels"),
+                "values": values[kept],
+            },
+            query={"products": arrays["products"][kept]},
             key=table.key,
             made=manifest["made"],
             notes={
                 **{name: table.key[name] for name in ("k", "iterations", "hessian_rows", "seed", "origin")},
-                "negative": int((values < 0).sum()),
+                "negative": int((values[kept] < 0).sum()),
+                "left_out": int((~kept).sum()),
             },
-            revision=table.revision(query),
+            revision=revision,
         )
 
     def scores(self, ready: Ready) -> Scores:
@@ -92,18 +104,18 @@ class Abif(Attributor):
         table.write_query(query, {"products": work.project_query(query, basis)})
         yield Progress(phase="projecting the test row", done=1, total=1)
         if spec.refresh:
-            labels = workspace.labels()
-            index = IndexArrays(table.folder, len(labels.values), table.key["k"])
-            stale = np.flatnonzero(index.read("labels") != labels.values)
-            for event in work.project(stale, basis, labels.values, "projecting relabelled rows"):
-                if isinstance(event, Progress):
-                    yield event
-                else:
-                    for place, row in enumerate(stale[event.where]):
-                        index.array("products")[int(row)] = event.dots[place]
-                        index.array("sqnorms")[int(row)] = event.sqnorms[place]
-                        index.array("labels")[int(row)] = labels.values[row]
-            table.finish({**table.manifest, "cursor": labels.cursor})
+            with locked(table.lock):
+                labels = workspace.labels()
+                index = IndexArrays(table.folder, len(labels.values), table.key["k"])
+                stale = np.flatnonzero(index.read("labels") != labels.values)
+                dots, sqnorms = np.zeros((len(stale), table.key["k"]), np.float32), np.zeros(len(stale), np.float32)
+                for event in work.project(stale, basis, labels.values, "projecting relabelled rows"):
+                    if isinstance(event, Progress):
+                        yield event
+                    else:
+                        dots[event.where], sqnorms[event.where] = event.dots, event.sqnorms
+                index.rewrite(stale, dots, sqnorms, labels.values[stale])
+                table.finish({**table.manifest, "cursor": labels.cursor})
 
 
 def has_basis(table: Table) -> bool:

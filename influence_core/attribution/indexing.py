@@ -1,6 +1,8 @@
 """Building the ABIF index: eigenpairs once, then every training row's products, shard by shard."""
 
+import shutil
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,8 @@ from influence_core.events import Events, Progress, Result
 from influence_core.home import read_json, write_json
 from influence_core.models.classifier import Rows
 from influence_core.models.loading import rows_of
-from influence_core.specs import IndexSpec
+from influence_core.runs.locks import locked
+from influence_core.specs import DEFAULT_HESSIAN_ROWS, IndexSpec
 from influence_core.workspace import Workspace, now
 
 if TYPE_CHECKING:
@@ -34,28 +37,51 @@ def index_key(workspace: Workspace, spec: IndexSpec, origin: str = "local") -> d
         "method": "abif",
         "k": spec.k,
         "iterations": spec.iterations,
-        "hessian_rows": spec.hessian_rows,
+        "hessian_rows": sample_size(workspace, spec),
         "seed": spec.seed,
         "origin": origin,
     }
 
 
-def hessian_numbers(n: int, spec: IndexSpec) -> np.ndarray:
-    """Return the fixed, ordered Hessian sample: row numbers drawn without replacement, seeded."""
+def sample_size(workspace: Workspace, spec: IndexSpec) -> int:
+    """Return the number of Hessian rows: as asked, by default 256 or all rows where there are fewer."""
+    n = len(workspace.train)
+    if spec.hessian_rows is None:
+        return min(DEFAULT_HESSIAN_ROWS, n)
     if spec.hessian_rows > n:
         raise UserError(f"hessian_rows = {spec.hessian_rows} but there are {n} training rows: give at most {n}")
-    generator = torch.Generator().manual_seed(spec.seed)
-    return np.sort(torch.randperm(n, generator=generator)[: spec.hessian_rows].numpy())
+    return spec.hessian_rows
+
+
+def hessian_numbers(n: int, size: int, seed: int) -> np.ndarray:
+    """Return the fixed, ordered Hessian sample: row numbers drawn without replacement, seeded."""
+    generator = torch.Generator().manual_seed(seed)
+    return np.sort(torch.randperm(n, generator=generator)[:size].numpy())
+
+
+def coupled_l2(workspace: Workspace, checkpoint: str | None) -> float:
+    """Return the l2 that belongs to L: the checkpoint's weight decay where it is coupled (DEFINITIONS, Loss)."""
+    optimizer = workspace.checkpoint(checkpoint).optimizer or {}
+    return 0.0 if optimizer.get("decoupled", False) else float(optimizer.get("weight_decay", 0.0))
 
 
 def run(spec: IndexSpec, result: Path) -> Events:
-    """Build, or finish, an index; its eigenvectors stay beside it as the basis for new queries."""
-    started = time.monotonic()
+    """Build, or finish, an index; its eigenvectors stay beside it as the basis for new queries.
+
+    Another process that builds the same index meanwhile waits, and then finds it done.
+    """
     workspace = Workspace.open(spec.workspace)
-    work = Projection(workspace, spec.checkpoint, spec.scope)
     key = index_key(workspace, spec)
     table = Table(workspace.artefacts.make("abif", key), key)
-    if not has_basis(table):
+    with locked(table.lock):
+        yield from _build(workspace, spec, table)
+
+
+def _build(workspace: Workspace, spec: IndexSpec, table: Table) -> Events:
+    started = time.monotonic()
+    work = Projection(workspace, spec.checkpoint, spec.scope)
+    if spec.rebuild or not has_basis(table):
+        clear(table)  # products of another basis mean nothing beside a new one
         yield from _basis(workspace, work, spec, table)
     about = read_json(table.folder / "basis.json")
     labels = workspace.labels(about["cursor"])
@@ -79,6 +105,14 @@ def run(spec: IndexSpec, result: Path) -> Events:
     yield Result(value=summary(table))
 
 
+def clear(table: Table) -> None:
+    """Remove an index with its basis and queries, what marks it as finished first."""
+    for name in ("manifest.json", "basis.json", "basis.safetensors"):
+        (table.folder / name).unlink(missing_ok=True)
+    for name in ("index.zarr", "queries"):
+        shutil.rmtree(table.folder / name, ignore_errors=True)
+
+
 def summary(table: Table) -> dict[str, Any]:
     """Return what the command line prints of an index."""
     manifest = table.manifest
@@ -98,10 +132,10 @@ def _basis(workspace: Workspace, work: Projection, spec: IndexSpec, table: Table
     started = time.monotonic()
     labels = workspace.labels()
     rows = rows_of(workspace, work.classifier, "train", labels.values)
-    numbers = hessian_numbers(len(rows), spec)
+    numbers = hessian_numbers(len(rows), sample_size(workspace, spec), spec.seed)
     sample = Rows(work.classifier, [rows.items[int(row)] for row in numbers], rows.labels[numbers])
     batches: list[Batch] = [batch for _, batch in sample.buckets(0, len(sample), HESSIAN_BATCH)]
-    l2 = float((workspace.checkpoint(spec.checkpoint).optimizer or {}).get("coupled_l2", 0.0))
+    l2 = coupled_l2(workspace, spec.checkpoint)
     operator = HessianOperator(work.classifier, work.scope, batches, l2=l2)
     solving = lanczos(
         operator.matvec,
@@ -130,7 +164,7 @@ def _basis(workspace: Workspace, work: Projection, spec: IndexSpec, table: Table
                 "seconds": time.monotonic() - started,
             }
             write_json(table.folder / "basis.json", about)
-            temporary = table.folder / ".basis.safetensors"
+            temporary = table.folder / f".basis.{uuid.uuid4().hex}"
             save_file({"vectors": event.vectors.contiguous().cpu()}, temporary)
             temporary.replace(table.folder / "basis.safetensors")
         else:

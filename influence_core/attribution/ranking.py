@@ -23,10 +23,8 @@ def resolve(workspace: "Workspace", spec: RankSpec) -> Query | None:
     The target names the label whose loss the scores speak of: ``predicted``, ``gold`` or a label.
     """
     split, row = workspace.locate(spec.example)
-    frame = workspace.dataset.splits[split]
     if spec.target == "gold":
-        gold = frame["gold"].iloc[row] if "gold" in frame else frame["label"].iloc[row]
-        return Query(spec.example, int(gold))
+        return Query(spec.example, workspace.truth(spec.example))
     if spec.target == "predicted":
         predictions = workspace.predictions(split, spec.checkpoint)
         return None if predictions is None else Query(spec.example, int(predictions["prediction"].iloc[row]))

@@ -48,6 +48,12 @@ class Table:
         self.key = key
 
     @property
+    def lock(self) -> Path:
+        """The file that a process holds (`runs.locks.locked`) while it writes here."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / "lock"
+
+    @property
     def manifest(self) -> dict[str, Any]:
         """When and how the table was made."""
         return dict(read_json(self.folder / "manifest.json"))
@@ -113,6 +119,13 @@ class IndexArrays:
         """Return (shard, first row, end row) of the shards not written yet."""
         done = self.read("done")
         return [(s, s * SHARD, min((s + 1) * SHARD, self.rows)) for s in range(self.shards) if not done[s]]
+
+    def rewrite(self, rows: np.ndarray, products: np.ndarray, sqnorms: np.ndarray, labels: np.ndarray) -> None:
+        """Replace some rows ([m]); a row's label is written last, so that it never vouches for an old product."""
+        for name, values in (("products", products), ("sqnorms", sqnorms), ("labels", labels)):
+            whole = self.read(name)
+            whole[rows] = values
+            self.array(name)[:] = whole
 
     def write(self, shard: int, products: np.ndarray, sqnorms: np.ndarray, labels: np.ndarray) -> None:
         """Write one shard and then mark it done."""

@@ -8,6 +8,7 @@ import numpy as np
 from influence_core.attribution.base import Attributor, Query, Ready, Scores, safe_cosine
 from influence_core.attribution.tables import Table, base_key, write_arrays
 from influence_core.events import Progress
+from influence_core.runs.locks import locked
 from influence_core.specs import Method, RankSpec
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class TracIn(Attributor):
     def ready(self, workspace: "Workspace", spec: RankSpec, query: Query) -> Ready | None:
         """See base."""
         table = self.table(workspace, spec)
+        revision = table.revision(query)  # before the arrays: a write in between makes it older, never newer
         arrays = table.query(query)
         if not table.complete or arrays is None:
             return None
@@ -49,7 +51,7 @@ class TracIn(Attributor):
             key=table.key,
             made=manifest["made"],
             notes={**manifest.get("notes", {}), **eta},
-            revision=table.revision(query),
+            revision=revision,
         )
 
     def scores(self, ready: Ready) -> Scores:
@@ -67,11 +69,15 @@ class TracIn(Attributor):
 
     def compute(self, workspace: "Workspace", spec: RankSpec, query: Query) -> Iterator[Progress]:
         """Project all training rows on g_z, or, where only labels changed, the relabelled rows."""
+        table = self.table(workspace, spec)
+        with locked(table.lock):
+            yield from self._compute(workspace, spec, query, table)
+
+    def _compute(self, workspace: "Workspace", spec: RankSpec, query: Query, table: Table) -> Iterator[Progress]:
         from influence_core.attribution.projection import Projection
 
         work = Projection(workspace, spec.checkpoint, spec.scope)
         directions, norms = work.query_directions([query])
-        table = self.table(workspace, spec)
         labels = workspace.labels()
         arrays = table.query(query)
         if arrays is None or not table.complete:
@@ -98,7 +104,8 @@ class TracIn(Attributor):
     def fill(self, workspace: "Workspace", spec: RankSpec, queries: list[Query]) -> Iterator[Progress]:
         """Project all training rows on many queries' gradients in one pass; keep table and queries.
 
-        The labels are those the table was made with, or, for a new table, those that stand now.
+        The labels are those the table was made with, or, for a new table, those that stand now. The
+        caller holds the table's lock.
         """
         from influence_core.attribution.projection import Projection
         from influence_core.workspace import now

@@ -36,6 +36,7 @@ def index(
     iterations: Annotated[int | None, typer.Option(help="Lanczos iterations (default 64)")] = None,
     hessian_rows: Annotated[int | None, typer.Option(help="rows of the Hessian sample (default 256)")] = None,
     seed: int | None = None,
+    rebuild: Annotated[bool, typer.Option(help="start over, with the labels that stand now")] = False,
     json: Json = False,
 ) -> None:
     """Build the ABIF index; an interrupted build goes on where it stopped."""
@@ -43,7 +44,7 @@ def index(
     options = given(
         checkpoint=checkpoint, scope=scope, k=k, iterations=iterations, hessian_rows=hessian_rows, seed=seed
     )
-    value = _run(found.spec(IndexSpec, options))
+    value = _run(found.spec(IndexSpec, {**options, "rebuild": rebuild}))
     if json:
         emit(value)
     else:
@@ -161,6 +162,8 @@ def correct(
     flip = f"flipped at step {outcome['flip_step']}" if outcome["flipped"] else "did not flip"
     own = outcome["base_flip_step"]
     print(f"\n{flip}; without correction it {'does not flip' if own is None else f'flips at step {own}'}")
+    if outcome["stale"]:
+        print(f"{outcome['stale']} training rows were scored by labels they no longer have: build the index to refresh")
     print(f"retention {number(100 * outcome['retention'])} %")
     print(f"whole {outcome['split']} set: {100 * outcome['before']:.2f} → {100 * outcome['after']:.2f} %", end="")
     print(f", fixed {len(outcome['fixed'])}, broken {len(outcome['broken'])}")

@@ -51,7 +51,7 @@ def open_(
     text_column: str | None = None,
     label_column: str | None = None,
     id_column: str | None = None,
-    scope: Annotated[str, typer.Option(help="head, last:n or all")] = "last:2",
+    scope: Annotated[str | None, typer.Option(help="head, last:n or all (default: last:2)")] = None,
     json: Json = False,
 ) -> None:
     """Find or make a workspace for a checkpoint and data; print its name."""

@@ -46,12 +46,6 @@ def relabel(
     emit(value) if json else pairs({name: value[name] for name in ("example", "old", "new", "verdict", "annotator")})
 
 
-def originals(workspace: Workspace) -> dict[str, str]:
-    """Return the training rows' own labels, by id."""
-    frame, names = workspace.train, workspace.label_names
-    return {example: names[label] for example, label in zip(frame["id"], frame["label"], strict=True)}
-
-
 @labels_app.command("export")
 def labels_export(
     workspace: Name,
@@ -66,7 +60,7 @@ def labels_export(
     rows: Any = (
         store.history(found.data_fingerprint)
         if events
-        else current_labels(store, found.data_fingerprint, originals(found), texts)
+        else current_labels(store, found.data_fingerprint, found.original_labels(), texts)
     )
     content = export(rows, format)
     if out is not None:
@@ -94,7 +88,7 @@ def labels_import(
         problems,
         workspace=found.name,
         data_fingerprint=found.data_fingerprint,
-        originals=originals(found),
+        originals=found.original_labels(),
         annotator=who(annotator),
         source=file.name,
         dry_run=dry_run,

@@ -1,5 +1,6 @@
 """The optimizer of a correction and the state it starts from."""
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,13 +12,12 @@ from influence_core.attribution.tables import base_key
 from influence_core.errors import UserError
 from influence_core.events import Progress
 from influence_core.models.classifier import Parameters
-from influence_core.specs import DEFAULT_RATE, CorrectionSpec
+from influence_core.runs.locks import locked
+from influence_core.specs import DEFAULT_RATE, WARM_BATCHES, CorrectionSpec
 from influence_core.trajectory.optimizers import OptimizerSpec, OptimizerState
 from influence_core.trajectory.step import TrainingStep
 from influence_core.trajectory.warm import warm_state
 from influence_core.workspace import Checkpoint, Workspace
-
-WARM_BATCHES = 100
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Start:
 
 def optimizer_of(checkpoint: Checkpoint, spec: CorrectionSpec) -> OptimizerSpec:
     """Return the optimizer: the checkpoint's own kind and constants, or Adam where it records none."""
-    recorded = {k: v for k, v in (checkpoint.optimizer or {}).items() if k not in ("state", "coupled_l2")}
+    recorded = {k: v for k, v in (checkpoint.optimizer or {}).items() if k != "state"}
     kind = spec.optimizer if spec.optimizer != "checkpoint" else recorded.get("kind", "adam")
     if recorded.get("kind") != kind:
         recorded = {}
@@ -72,16 +72,16 @@ def start_state(
             "seed": step.seed,
             "dropout": step.dropout,
         }
-        file = workspace.artefacts.path("warm", key) / "state.safetensors"
-        if not file.exists():
-            for event in warm_state(step, parameters, WARM_BATCHES):
-                if isinstance(event, Progress):
-                    yield event
-                else:
-                    workspace.artefacts.make("warm", key)
-                    temporary = file.with_name(".state.safetensors")
-                    save_file(event.to_tensors(), temporary)
-                    temporary.replace(file)
+        file = workspace.artefacts.make("warm", key) / "state.safetensors"
+        with locked(file.with_name("lock")):  # a second correction waits for the first one's state
+            if not file.exists():
+                for event in warm_state(step, parameters, WARM_BATCHES):
+                    if isinstance(event, Progress):
+                        yield event
+                    else:
+                        temporary = file.with_name(f".state.{uuid.uuid4().hex}")
+                        save_file(event.to_tensors(), temporary)
+                        temporary.replace(file)
         yield Start(_on(OptimizerState.from_tensors(load_file(file)), step), source)
 
 

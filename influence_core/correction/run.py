@@ -1,7 +1,7 @@
 """A correction, step by step: lockstep with the uncorrected run, flip, retention, before and after."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from influence_core.artefacts import write_parquet
 from influence_core.attribution.ranking import run as rank
+from influence_core.checks import check_correction, desired_label, ranking_spec
 from influence_core.correction.optimizer import Start, optimizer_of, start_state
 from influence_core.correction.strategies import STRATEGIES, Chosen
 from influence_core.errors import UserError
@@ -23,14 +24,14 @@ from influence_core.models.predict import Predictions, predict
 from influence_core.models.predict import run as predict_split
 from influence_core.rankings import Ranking
 from influence_core.runs.stopping import stop_requested
-from influence_core.specs import CorrectionSpec, PredictSpec, RankSpec, Split
+from influence_core.specs import RETENTION_ROWS, CorrectionSpec, PredictSpec, Split
 from influence_core.trajectory.optimizers import OptimizerSpec
 from influence_core.trajectory.perturbation import Perturbation
 from influence_core.trajectory.rollout import Lockstep, lockstep
 from influence_core.trajectory.step import TrainingStep
-from influence_core.workspace import Workspace, now
+from influence_core.workspace import Labels, Workspace, now
 
-RETENTION_ROWS = 50
+SPLIT: Split = "test"  # compared before and after
 RETENTION_SEED = 0
 
 
@@ -46,13 +47,13 @@ class Setting:
     row: int
     predicted: int
     desired: int
-    cursor: int  # label events counted when the request was taken up
+    labels: Labels  # the training labels when the request was taken up
     retention_ids: list[str]
 
 
-def retention_rows(workspace: Workspace, split: Split, corrected: list[str]) -> list[str]:
-    """Return the fixed seeded set of 50 rows of a split, without the corrected ones (DEFINITIONS, Correction)."""
-    ids = workspace.dataset.splits[split]["id"].to_numpy()
+def retention_rows(workspace: Workspace, corrected: list[str]) -> list[str]:
+    """Return the fixed seeded set of 50 test rows, without the corrected ones (DEFINITIONS, Correction)."""
+    ids = workspace.dataset.splits["test"]["id"].to_numpy()
     order = np.random.default_rng(RETENTION_SEED).permutation(len(ids))
     without = [str(ids[number]) for number in order if ids[number] not in corrected]
     return without[:RETENTION_ROWS]
@@ -62,54 +63,47 @@ def prepare(spec: CorrectionSpec, result: Path) -> Iterator[Progress | Setting]:
     """Check the request against the workspace; yields progress where the split is not predicted yet."""
     workspace = Workspace.open(spec.workspace)
     split, row = workspace.locate(spec.example)
-    if split == "train":
-        raise UserError(f"example {spec.example!r} is a training row: corrections work on validation and test rows")
-    n = len(workspace.train)
-    for name, value in (("k", spec.k), ("batch size", spec.batch_size)):
-        if value > n:
-            raise UserError(f"{name} = {value} but there are {n} training rows: give at most {n}")
+    labels = workspace.labels()
+    desired = desired_label(workspace, spec)
+    if split != "train":  # a training row is refused below
+        for needed in {split: None, "test": None}:
+            if workspace.predictions(needed, spec.checkpoint) is None:
+                asked = PredictSpec(workspace=spec.workspace, checkpoint=spec.checkpoint, split=needed)
+                yield from (event for event in predict_split(asked, result) if isinstance(event, Progress))
+    predicted = -1 if split == "train" else int(workspace.predict(split, spec.checkpoint)["prediction"].iloc[row])
+    check_correction(workspace, spec, predicted, labels.values)
     classifier = load(workspace, spec.checkpoint)
-    if workspace.predictions(split, spec.checkpoint) is None:
-        asked = PredictSpec(workspace=spec.workspace, checkpoint=spec.checkpoint, split=split)
-        yield from (event for event in predict_split(asked, result) if isinstance(event, Progress))
-    predicted = int(workspace.predict(split, spec.checkpoint)["prediction"].iloc[row])
-    frame = workspace.dataset.splits[split]
-    if spec.desired == "gold":
-        desired = int((frame["gold"] if "gold" in frame else frame["label"]).iloc[row])
-    else:
-        desired = workspace.label_index(spec.desired)
-    if desired == predicted:
-        raise UserError(
-            f"example {spec.example!r} is already predicted {workspace.label_names[predicted]}, the desired label: "
-            "choose another example or another desired label"
-        )
     scope = scope_of(workspace, classifier, spec.scope)
-    retained = retention_rows(workspace, split, [spec.example])
-    cursor = workspace.labels().cursor
-    yield Setting(workspace, classifier, scope, spec, split, row, predicted, desired, cursor, retained)
+    retained = retention_rows(workspace, [spec.example])
+    yield Setting(workspace, classifier, scope, spec, split, row, predicted, desired, labels, retained)
 
 
 def choose(setting: Setting, result: Path) -> Iterator[Progress | Chosen]:
-    """Yield progress of the ranking, where the strategy needs one, then the rows of B."""
+    """Yield progress of the ranking, where the strategy needs one, then the rows of B.
+
+    Rows relabelled since the products were made are projected again where that is possible
+    (DEFINITIONS: g_x uses the labels at the cursor); how many are left is recorded.
+    """
     spec, strategy = setting.spec, STRATEGIES[setting.spec.strategy]
     ranking: Ranking | None = None
     if strategy.needs_ranking:
-        asked = RankSpec(
-            workspace=spec.workspace,
-            checkpoint=spec.checkpoint,
-            scope=spec.scope,
-            example=spec.example,
-            method=spec.method,
-            target=spec.target,
-            by=spec.by,
-            top=spec.k,
-        )
-        for event in rank(asked, result):
-            if isinstance(event, Result):
-                ranking = Ranking(**event.value)
-            elif isinstance(event, Progress):
-                yield event
-    yield strategy.choose(setting.workspace, spec, setting.predicted, setting.desired, ranking)
+        asked = ranking_spec(spec)
+        for refresh in (False, True):
+            if ranking is not None and not ranking.stale:
+                break
+            try:
+                for event in rank(asked.model_copy(update={"refresh": refresh}), result):
+                    if isinstance(event, Result):
+                        ranking = Ranking(**event.value)
+                    elif isinstance(event, Progress):
+                        yield event
+            except UserError:
+                if not refresh:
+                    raise
+                # an index without its basis cannot project again: its ranking stands, with the stale rows counted
+    workspace, predicted, desired = setting.workspace, setting.predicted, setting.desired
+    chosen = strategy.choose(workspace, spec, predicted, desired, ranking, setting.labels.values)
+    yield replace(chosen, stale=ranking.stale if ranking else 0)
 
 
 class Reader:
@@ -120,7 +114,8 @@ class Reader:
         rows = rows_of(setting.workspace, setting.classifier, setting.split)
         self.target: Batch = rows.batch([setting.row], [setting.desired])
         self.numbers = [setting.workspace.locate(example)[1] for example in setting.retention_ids]
-        self.retained = rows.batch(self.numbers) if self.numbers else None
+        tests = rows_of(setting.workspace, setting.classifier, "test")
+        self.retained = tests.batch(self.numbers) if self.numbers else None
         self.first = self._predictions(start)
 
     def _predictions(self, parameters: Parameters) -> np.ndarray:
@@ -209,7 +204,7 @@ def run(spec: CorrectionSpec, result: Path) -> Events:
         if last is not None:
             _save(setting, optimizer, start, chosen, last, result)
     assert last is not None
-    outcome = _outcome(steps, desired)
+    outcome = {**_outcome(steps, desired), "stale": chosen.stale}
     for after in _compare(setting, last.parameters, result):
         if isinstance(after, dict):
             outcome.update(after)
@@ -254,7 +249,8 @@ def _save(
         "data": workspace.data_fingerprint,
         "checkpoint": checkpoint.name,
         "checkpoint_fingerprint": checkpoint.fingerprint,
-        "cursor": setting.cursor,
+        "cursor": setting.labels.cursor,
+        "stale": chosen.stale,
         "scope": setting.scope.name,
         "predicted": workspace.label_names[setting.predicted],
         "desired": workspace.label_names[setting.desired],
@@ -275,8 +271,8 @@ def _save(
 
 
 def _compare(setting: Setting, parameters: Parameters, result: Path) -> Iterator[Progress | dict[str, Any]]:
-    """Predict the whole split with the corrected parameters; yields progress, then before and after."""
-    workspace, split = setting.workspace, setting.split
+    """Predict the whole test set with the corrected parameters; yields progress, then before and after."""
+    workspace, split = setting.workspace, SPLIT
     rows = rows_of(workspace, setting.classifier, split)
     for event in predict(setting.classifier, rows, parameters, phase=f"comparing on the whole {split} split"):
         if not isinstance(event, Predictions):

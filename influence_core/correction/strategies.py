@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from influence_core.errors import UserError
+from influence_core.checks import check_count
 from influence_core.rankings import Ranking
 from influence_core.specs import CorrectionSpec
 from influence_core.workspace import Workspace
@@ -18,6 +18,7 @@ class Chosen:
 
     numbers: np.ndarray  # [k] training row numbers
     labels: np.ndarray  # [k] int64, the labels that l_B uses
+    stale: int = 0  # training rows that the ranking scored by labels they no longer have
 
 
 class Strategy(ABC):
@@ -32,9 +33,18 @@ class Strategy(ABC):
 
     @abstractmethod
     def choose(
-        self, workspace: Workspace, spec: CorrectionSpec, predicted: int, desired: int, ranking: Ranking | None
+        self,
+        workspace: Workspace,
+        spec: CorrectionSpec,
+        predicted: int,
+        desired: int,
+        ranking: Ranking | None,
+        labels: np.ndarray,
     ) -> Chosen:
-        """Return k rows; raises `UserError` when there are fewer."""
+        """Return k rows; ``labels`` [N] are the training labels as they stood.
+
+        Raises `UserError` when there are fewer.
+        """
 
 
 def _numbers(workspace: Workspace, ids: list[str]) -> np.ndarray:
@@ -47,13 +57,18 @@ class Proponents(Strategy):
     name = "proponents"
 
     def choose(
-        self, workspace: Workspace, spec: CorrectionSpec, predicted: int, desired: int, ranking: Ranking | None
+        self,
+        workspace: Workspace,
+        spec: CorrectionSpec,
+        predicted: int,
+        desired: int,
+        ranking: Ranking | None,
+        labels: np.ndarray,
     ) -> Chosen:
         """See base."""
         assert ranking is not None
         rows = ranking.proponents[: spec.k]
-        if len(rows) < spec.k:
-            raise UserError(f"k = {spec.k} but only {len(rows)} training rows are proponents: lower k to {len(rows)}")
+        check_count(spec, len(rows), self.name)
         return Chosen(_numbers(workspace, [row.id for row in rows]), np.full(spec.k, desired))
 
 
@@ -63,15 +78,20 @@ class Opponents(Strategy):
     name = "opponents"
 
     def choose(
-        self, workspace: Workspace, spec: CorrectionSpec, predicted: int, desired: int, ranking: Ranking | None
+        self,
+        workspace: Workspace,
+        spec: CorrectionSpec,
+        predicted: int,
+        desired: int,
+        ranking: Ranking | None,
+        labels: np.ndarray,
     ) -> Chosen:
         """See base."""
         assert ranking is not None
         rows = ranking.opponents[: spec.k]
-        if len(rows) < spec.k:
-            raise UserError(f"k = {spec.k} but only {len(rows)} training rows are opponents: lower k to {len(rows)}")
-        labels = np.array([workspace.label_index(row.label) for row in rows])
-        return Chosen(_numbers(workspace, [row.id for row in rows]), labels)
+        check_count(spec, len(rows), self.name)
+        numbers = _numbers(workspace, [row.id for row in rows])
+        return Chosen(numbers, labels[numbers])
 
 
 class Random(Strategy):
@@ -81,15 +101,17 @@ class Random(Strategy):
     needs_ranking = False
 
     def choose(
-        self, workspace: Workspace, spec: CorrectionSpec, predicted: int, desired: int, ranking: Ranking | None
+        self,
+        workspace: Workspace,
+        spec: CorrectionSpec,
+        predicted: int,
+        desired: int,
+        ranking: Ranking | None,
+        labels: np.ndarray,
     ) -> Chosen:
         """See base."""
-        candidates = np.flatnonzero(workspace.labels().values == predicted)
-        if len(candidates) < spec.k:
-            raise UserError(
-                f"k = {spec.k} but only {len(candidates)} training rows are labelled "
-                f"{workspace.label_names[predicted]}: lower k to {len(candidates)}"
-            )
+        candidates = np.flatnonzero(labels == predicted)
+        check_count(spec, len(candidates), f"labelled {workspace.label_names[predicted]}")
         drawn = np.random.default_rng(spec.seed).choice(candidates, size=spec.k, replace=False)
         return Chosen(np.sort(drawn), np.full(spec.k, desired))
 

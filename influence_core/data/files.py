@@ -12,8 +12,9 @@ from influence_core.errors import UserError
 from influence_core.specs import OpenSpec, Split
 
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".csv": lambda path: pd.read_csv(path, dtype_backend="pyarrow"),
-    ".tsv": lambda path: pd.read_csv(path, sep="\t", dtype_backend="pyarrow"),
+    # as text: an id 001 stays 001, and a review that says NA is not missing
+    ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False),
+    ".tsv": lambda path: pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False),
     ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False),
     ".parquet": pd.read_parquet,
 }
@@ -51,21 +52,20 @@ def column(table: pd.DataFrame, path: Path, asked: str | None, usual: Sequence[s
 
 
 def class_numbers(labels: pd.Series, label_names: Sequence[str], path: Path) -> list[int]:
-    """Match labels to class numbers: by name (any case), else as numbers within range."""
+    """Match a file's labels to class numbers: all by name (any case), else all as numbers from 0."""
+    texts = [str(label).strip().removesuffix(".0") for label in labels]
     by_name = {name.casefold(): number for number, name in enumerate(label_names)}
-    numbers: list[int] = []
-    for row, label in enumerate(labels, start=1):
-        text = str(label).strip()
-        if text.casefold() in by_name:
-            numbers.append(by_name[text.casefold()])
-        elif text.removesuffix(".0").isdecimal() and int(text.removesuffix(".0")) < len(label_names):
-            numbers.append(int(text.removesuffix(".0")))
-        else:
-            raise UserError(
-                f"{path}, row {row}: label {text!r} is none of the checkpoint's classes "
-                f"({', '.join(label_names)}): fix the row or choose another checkpoint"
-            )
-    return numbers
+    by_number = {str(number): number for number in range(len(label_names))}
+    keys = [text.casefold() for text in texts]
+    for known in (by_name, by_number):
+        if all(key in known for key in keys):
+            return [known[key] for key in keys]
+    best = by_number if sum(key in by_number for key in keys) > sum(key in by_name for key in keys) else by_name
+    row = next(row for row, key in enumerate(keys, start=1) if key not in best)
+    raise UserError(
+        f"{path}, row {row}: label {texts[row - 1]!r} is none of the checkpoint's classes "
+        f"({', '.join(label_names)}, or their numbers from 0): fix the row or choose another checkpoint"
+    )
 
 
 def stable_ids(texts: Sequence[str], split: str) -> list[str]:

@@ -10,9 +10,9 @@ from influence_core.data.dataset import Dataset
 from influence_core.errors import UserError
 from influence_core.events import Events, Progress, Result
 from influence_core.fingerprints import tensors_fingerprint
-from influence_core.models.loading import class_names, load, read_config, scope_of
+from influence_core.models.loading import class_names, load_folder, read_config
 from influence_core.models.predict import run as predict
-from influence_core.specs import OpenSpec, PredictSpec, Split
+from influence_core.specs import DEFAULT_SCOPE, OpenSpec, PredictSpec, Split
 from influence_core.workspace import WEIGHTS, Workspace
 
 PHASES = ("checking the checkpoint", "reading the data", "loading the model", "predicting")
@@ -33,13 +33,14 @@ def run(spec: OpenSpec, result: Path) -> Events:
     yield Progress(phase=PHASES[0], done=1, total=len(PHASES), unit="checks")
     dataset = read(spec, names)
     yield Progress(phase=PHASES[1], done=2, total=len(PHASES), unit="checks")
+    classifier = load_folder(folder, fingerprint, dataset.label_names)
+    classifier.scope(spec.scope or DEFAULT_SCOPE)  # refuses one that the model does not have, before anything is made
     workspace = find_or_make(dataset, spec.scope)
     entry = next((own for own in workspace.checkpoints() if own.fingerprint == fingerprint), None)
     if entry is None:
-        name = free_name(workspace, folder.name)
-        entry = workspace.add_checkpoint(name, model=folder)
-    classifier = load(workspace, entry.name)
-    scope_of(workspace, classifier, None)  # refuses a scope that the model does not have
+        entry = workspace.add_checkpoint(free_name(workspace, folder.name), model=folder)
+    elif Path(entry.path) != folder and not Path(entry.path).is_dir():
+        entry = workspace.move_checkpoint(entry.name, folder)
     yield Progress(phase=PHASES[2], done=3, total=len(PHASES), unit="checks")
     accuracy = 0.0
     for event in predict(PredictSpec(workspace=workspace.name, checkpoint=entry.name, split="test"), result):
@@ -89,13 +90,15 @@ def read(spec: OpenSpec, label_names: list[str]) -> Dataset:
     return Dataset(dataset.name, dataset.label_names, splits, notes)
 
 
-def find_or_make(dataset: Dataset, scope: str) -> Workspace:
-    """Return the workspace that holds this data, else a new one named after it."""
+def find_or_make(dataset: Dataset, scope: str | None) -> Workspace:
+    """Return the workspace that holds this data, else a new one named after it; a given scope becomes its default."""
     for name in Workspace.names():
         if (known := Workspace.open(name)).data_fingerprint == dataset.fingerprint:
+            if scope is not None and scope != known.scope:
+                known.set_scope(scope)
             return known
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset.name).strip("-.") or "data"
-    return Workspace.create(f"{stem}-{dataset.fingerprint[:6]}", dataset, scope)
+    return Workspace.create(f"{stem}-{dataset.fingerprint[:6]}", dataset, scope or DEFAULT_SCOPE)
 
 
 def free_name(workspace: Workspace, wanted: str) -> str:

@@ -29,6 +29,7 @@ from influence_core.data import reviews
 from influence_core.data.dataset import Dataset
 from influence_core.demo import assets
 from influence_core.demo.prepare import check_name, install_checkpoint, write_model
+from influence_core.errors import UserError
 from influence_core.events import Events, Progress, Result
 from influence_core.home import read_json, write_json
 from influence_core.models.classifier import Rows
@@ -55,6 +56,8 @@ def build(name: str = assets.NAME, keep_epochs: bool = False) -> Events:
             yield event
     assert dataset is not None
     assets.FOLDER.mkdir(parents=True, exist_ok=True)
+    if assets.RECIPE.exists() and assets.DELTA.exists() and read_json(assets.RECIPE)["recipe"] != asdict(RECIPE):
+        raise UserError(f"the recipe has changed since {assets.DELTA} was trained: delete that file to train again")
     epochs: list[Epoch] = []
     if not assets.DELTA.exists() or keep_epochs:
         for item in _train(dataset):

@@ -68,19 +68,20 @@ def load(workspace: Workspace, checkpoint: str | None = None) -> Classifier:
     """
     entry = workspace.checkpoint(checkpoint)
     check_same(f"checkpoint {entry.name}", entry.fingerprint, tensors_fingerprint(Path(entry.path) / WEIGHTS))
-    return _load(entry.path, entry.fingerprint, workspace.label_names)
+    return load_folder(Path(entry.path), entry.fingerprint, workspace.label_names)
 
 
 @lru_cache(maxsize=2)
-def _load(path: str, _fingerprint: str, label_names: tuple[str, ...]) -> Classifier:
-    config = read_config(Path(path))
+def load_folder(path: Path, fingerprint: str, label_names: tuple[str, ...]) -> Classifier:
+    """Return the classifier of a checkpoint folder; the fingerprint of its tensors makes a changed one a new one."""
+    config = read_config(path)
     found = class_names(config)
     if len(found) != len(label_names):
         raise UserError(
             f"the checkpoint {path} has {len(found)} classes ({', '.join(found)}), the data "
             f"{len(label_names)} ({', '.join(label_names)}): choose data and checkpoint that match"
         )
-    classifier = load_text(Path(path), label_names)
+    classifier = load_text(path, label_names)
     classifier.module.to(device())
     return classifier
 

@@ -1,6 +1,7 @@
 """Predictions and penultimate features of a split, kept as artefacts."""
 
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,5 +95,7 @@ def save(workspace: Workspace, split: Split, checkpoint: str | None, predictions
     table = predictions.frame(workspace.dataset.splits[split]["id"])
     folder = workspace.artefacts.make("predictions", workspace.prediction_key(split, checkpoint))
     write_parquet(folder / "predictions.parquet", table)
-    np.save(folder / "features.npy", predictions.features.astype(np.float16), allow_pickle=False)
+    temporary = folder / f".features.{uuid.uuid4().hex}.npy"
+    np.save(temporary, predictions.features.astype(np.float16), allow_pickle=False)
+    temporary.replace(folder / "features.npy")
     return table

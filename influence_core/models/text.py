@@ -68,6 +68,8 @@ class TextClassifier(Classifier):
         base = str(self.module.base_model_prefix)
         blocks = cast(nn.ModuleList, self.module.get_submodule(f"{base}.encoder.layer"))
         first = len(blocks)
+        if name != "head" and not name.startswith("last:"):
+            raise UserError(f"scope {name!r} is not one of head, last:n, all: choose one")
         if name.startswith("last:"):
             count = int(name.removeprefix("last:"))
             if count > len(blocks):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from influence_core.charts import number, percent
-from influence_core.specs import DEFAULT_RATE, CorrectionSpec
+from influence_core.specs import DEFAULT_RATE, WARM_BATCHES, CorrectionSpec
 from influence_core.workspace import Checkpoint
 
 STRATEGIES = {
@@ -18,7 +18,6 @@ STRATEGY_CAPTIONS = {
 }
 METHODS = {"": "the index if there is one, else TracIn", "abif": "ABIF (index)", "tracin": "TracIn"}
 ORDERS = {"cosine": "by cosine (large gradients do not lead)", "score": "by score"}
-WARM_BATCHES = 100  # as correction.optimizer warms; that module cannot be imported without torch
 
 
 def rows(k: int) -> str:

@@ -8,7 +8,6 @@ from influence_core.estimates import estimate
 from influence_core.rankings import Ranking
 from influence_core.similar import missing, similar
 from influence_core.specs import IndexSpec, PredictSpec, RankSpec
-from influence_core.workspace import Workspace
 from pages.components import cards, evidence, state
 from pages.components.asking import index_state
 from pages.components.cards import Evidence
@@ -122,13 +121,9 @@ def offer(context: Context, spec: RankSpec) -> None:
 def offer_index(context: Context, spec: RankSpec, why: str) -> None:
     """Offer to build index and basis, and name the way that needs neither."""
     st.info(f"{why} TracIn needs none: choose it above, or build the basis once for all test rows.")
-    asked = context.workspace.spec(IndexSpec, {**context.spec, "hessian_rows": _hessian_rows(context.workspace)})
+    asked = context.workspace.spec(IndexSpec, context.spec)
     words = estimate(context.workspace, asked).words
     follow_or_offer(asked, "Build basis", words, "build the ABIF basis and index", key="index")
-
-
-def _hessian_rows(workspace: Workspace) -> int:
-    return min(256, len(workspace.train))  # the default, but not more than there are
 
 
 def similar_side(context: Context, example: str, predicted: str, truth: str) -> None:

@@ -53,11 +53,8 @@ def exported(workspace: Workspace, what: str, format: str) -> bytes:
     store = LabelStore()
     if what == "events":
         return export(store.history(workspace.data_fingerprint), format)
-    train = workspace.train
-    names = [workspace.label_names[int(label)] for label in train["label"]]
-    originals = dict(zip(train["id"], names, strict=True))
-    texts = dict(zip(train["id"], train["text"], strict=True))
-    return export(current_labels(store, workspace.data_fingerprint, originals, texts), format)
+    texts = dict(zip(workspace.train["id"], workspace.train["text"], strict=True))
+    return export(current_labels(store, workspace.data_fingerprint, workspace.original_labels(), texts), format)
 
 
 def export_menu(workspace: Workspace) -> None:

@@ -12,7 +12,7 @@ PAGES = (
     ("influence", "Influence", ":material/hub:", "Which training rows support or oppose one prediction."),
     ("relabel", "Relabel", ":material/edit_note:", "Confirm or change labels of training rows."),
     ("correct", "Correct", ":material/build:", "Fine-tune a few steps on suspicious rows and watch."),
-    ("runs", "Runs", ":material/timeline:", "Everything that runs or ran: open, cancel, compare."),
+    ("runs", "Runs", ":material/timeline:", "Everything that runs or ran: open, cancel, again."),
 )
 PAGE_OF_KIND = {"open": "load", "predict": "mispredictions", "rank": "influence", "index": "influence"}
 PAGE_OF_KIND["correct"] = "correct"
