@@ -1,7 +1,6 @@
 """A dataset, its checkpoints and everything derived from them: the library's front door."""
 
 import datetime
-import importlib
 import re
 import tempfile
 from collections.abc import Iterator
@@ -323,9 +322,7 @@ class Workspace:
 
     def ready(self, spec: RankSpec) -> Ranking | None:
         """Return the ranking if it follows from what is cached, without torch; otherwise None."""
-        # by name: this module leans on no room that computes, and `ready` itself needs NumPy alone
-        found = importlib.import_module("influence_core.attribution.ranking").ready(self, spec)
-        return found if isinstance(found, Ranking) else None
+        return registry.ready(self, spec)
 
     def correct(self, example: str, result: Path | None = None, **options: Any) -> Iterator[Progress | Step | Result]:
         """Run a correction in this process, step by step; options as `CorrectionSpec`.

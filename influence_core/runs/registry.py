@@ -8,14 +8,18 @@ import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from influence_core.errors import UserError
 from influence_core.events import Events
+from influence_core.rankings import Ranking
 from influence_core.specs import KINDS as SPEC_KINDS
-from influence_core.specs import AnySpec, parse_spec
+from influence_core.specs import AnySpec, RankSpec, parse_spec
+
+if TYPE_CHECKING:
+    from influence_core.workspace import Workspace
 
 AnyRunSpec = AnySpec | dict[str, Any]  # a dictionary for kinds that `influence_core.specs` does not know
 Run = Callable[[Any, Path], Events]
@@ -64,6 +68,12 @@ def resolve(kind: str) -> Run:
     module, _, function = entry_points()[kind_of({"kind": kind})].partition(":")
     run: Run = getattr(importlib.import_module(module), function)
     return run
+
+
+def ready(workspace: "Workspace", spec: RankSpec) -> Ranking | None:
+    """Return what a ranking's run would, if it follows from what is kept; needs no torch. None: a run is needed."""
+    found: Ranking | None = importlib.import_module("influence_core.attribution.ranking").ready(workspace, spec)
+    return found
 
 
 def start(spec: AnyRunSpec, result: Path) -> Events:

@@ -88,10 +88,10 @@ def stale_rows(context: Context, spec: RankSpec, ranking: Ranking) -> None:
     """Say how many rows' labels changed since the scores were made, and offer to project them again."""
     if not ranking.stale:
         return
-    plural = "rows were" if ranking.stale > 1 else "row was"
+    many = ranking.stale > 1
     st.warning(
-        f"{ranking.stale:,} training {plural} relabelled since these scores were made; their scores are of the old "
-        "label.",
+        f"{ranking.stale:,} training {'rows were' if many else 'row was'} relabelled since these scores were made; "
+        f"{'their scores are' if many else 'its score is'} of the old label.",
         icon=":material/history:",
     )
     if spec.method == "abif" and index_state(context.workspace, context.checkpoint.name) != "basis":
