@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from influence_core.errors import StaleError
+from influence_core.errors import StaleError, UserError
 from influence_core.fingerprints import key_hash
 from influence_core.home import read_json, write_json
 
@@ -43,7 +43,10 @@ class Artefacts:
         """Return (folder, key) of the artefacts whose keys have the wanted values, newest first."""
         found = []
         for file in (self.folder / kind).glob("*/key.json"):
-            key = read_json(file)
+            try:
+                key = read_json(file)
+            except UserError:  # damaged: as if it were not there
+                continue
             if all(key.get(name) == value for name, value in wanted.items()):
                 found.append((file.stat().st_mtime, file.parent, key))
         return [(path, key) for _, path, key in sorted(found, key=lambda entry: entry[0], reverse=True)]

@@ -6,19 +6,28 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from influence_core.errors import UserError
+
 
 def home() -> Path:
     """Return ``INFLUENCE_HOME`` (default ``~/.influence-debugger``), made with mode 0700."""
     path = Path(os.environ.get("INFLUENCE_HOME", "~/.influence-debugger")).expanduser().resolve()
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return _made(path)
+
+
+def _made(path: Path) -> Path:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the folder {path} cannot be made ({error.strerror}): set INFLUENCE_HOME to a folder that you can write"
+        ) from None
     return path
 
 
 def folder(*parts: str) -> Path:
     """Return a folder under the home, made with mode 0700."""
-    path = home().joinpath(*parts)
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return path
+    return _made(home().joinpath(*parts))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -35,5 +44,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file; raises `UserError` naming one that is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: restore it, or delete {path.parent} and make it again") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete {path.parent} and make it again") from None

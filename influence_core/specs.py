@@ -124,7 +124,7 @@ class CorrectionSpec(Scoped):
     target: str = "predicted"
     k: Annotated[int, Field(ge=1)] = 12
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    epsilon: Annotated[float, Field(ge=0)] | None = None
+    epsilon: Annotated[float, Field(ge=0, le=1e6)] | None = None
     share: Annotated[float, Field(ge=0, lt=1)] | None = None
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
     learning_rate: Annotated[float, Field(gt=0)] | None = None
@@ -149,6 +149,7 @@ class CorrectionSpec(Scoped):
 
 
 AnySpec = OpenSpec | PredictSpec | IndexSpec | RankSpec | CorrectionSpec
+LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 KINDS = ("open", "predict", "index", "rank", "correct")
 _adapter: TypeAdapter[AnySpec] = TypeAdapter(Annotated[AnySpec, Field(discriminator="kind")])
 
@@ -169,6 +170,11 @@ def one_line(error: ValidationError) -> str:
         location = location[1:]
     name = ".".join(location)
     message = first["msg"].removeprefix("Value error, ")
+    limits = {f"give {word} {first['ctx'][key]}" for key, word in LIMITS.items() if key in first.get("ctx", {})}
+    if limits:
+        message = " and ".join(sorted(limits))
+    elif first["type"] == "literal_error":
+        message = f"choose one of {first['ctx']['expected']}"
     value = first.get("input")
     if isinstance(value, float) and not math.isfinite(value):
         return f"{name} must be a finite number, got {value}: give a finite value"

@@ -4,6 +4,7 @@ import datetime
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -89,8 +90,12 @@ class Workspace:
     @classmethod
     def names(cls) -> list[str]:
         """Names of all workspaces, in order of making."""
-        files = sorted(folder("workspaces").glob("*/workspace.json"), key=lambda file: read_json(file)["created"])
-        return [read_json(file)["name"] for file in files]
+        found = []
+        for file in folder("workspaces").glob("*/workspace.json"):
+            with suppress(UserError, KeyError, TypeError):  # a damaged one must not hide the others
+                about = read_json(file)
+                found.append((about["created"], about["name"]))
+        return [name for _, name in sorted(found)]
 
     @classmethod
     def create(cls, name: str, dataset: Dataset, scope: str) -> "Workspace":
@@ -278,7 +283,10 @@ class Workspace:
     def predictions(self, split: Split = "test", checkpoint: str | None = None) -> pd.DataFrame | None:
         """Return cached predictions of a split, or None: columns id, prediction, loss, p0 … p(C-1)."""
         file = self.artefacts.path("predictions", self.prediction_key(split, checkpoint)) / "predictions.parquet"
-        return pd.read_parquet(file) if file.exists() else None
+        try:
+            return pd.read_parquet(file) if file.exists() else None
+        except (ValueError, OSError):  # damaged: as if it were not there, and so made again
+            return None
 
     def predict(self, split: Split = "test", checkpoint: str | None = None) -> pd.DataFrame:
         """Return a split's predictions, computing them here when they are not cached."""

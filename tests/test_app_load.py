@@ -28,7 +28,9 @@ def test_files_become_a_spec_and_a_run_that_the_page_follows(monkeypatch, home):
     field(app, "Label column").set_value("y")
     next(button for button in app.button if button.label == "Check and open").click().run()
     assert not app.exception
-    spec = OpenSpec(checkpoint="/models/a", data="/data/train.csv", test="/data/test.csv", label_column="y")
+    spec = OpenSpec(
+        checkpoint="/models/a", data="/data/train.csv", test="/data/test.csv", label_column="y", scope="last:2"
+    )
     assert RunDirectory.open(made[0]).spec() == spec
     assert app.query_params["run"] == made[0]
     assert "place 1 in the queue" in app.progress[0].text

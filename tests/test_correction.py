@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from influence_core.correction.optimizer import optimizer_of
 from influence_core.correction.run import RETENTION_ROWS, retention_rows
 from influence_core.correction.strategies import STRATEGIES
-from influence_core.errors import UserError
+from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Progress, Result, Step
 from influence_core.home import read_json
 from influence_core.models.loading import load, rows_of
@@ -235,10 +235,11 @@ def test_optimizer_of_a_checkpoint(opened):
     [
         ({"epsilon": float("nan")}, "epsilon must be a finite number, got nan"),
         ({"epsilon": float("inf")}, "epsilon must be a finite number, got inf"),
+        ({"epsilon": 1e300}, "epsilon = 1e\\+300: give at most 1000000"),
         ({"epsilon": 0.5, "share": 0.5}, "not both"),
         ({"share": 1.0}, "share = 1.0"),
         ({"k": 500}, "k = 500 but there are 120 training rows"),
-        ({"k": 0}, "k = 0"),
+        ({"k": 0}, "k = 0: give at least 1"),
         ({"batch_size": 400}, "batch size = 400 but there are 120"),
         ({"desired": "sideways"}, "no label 'sideways'"),
         ({"learning_rate": -1.0}, "learning_rate = -1"),
@@ -314,3 +315,11 @@ def test_a_result_is_kept_only_on_the_parent_it_started_from(home, tiny_checkpoi
         workspace.keep(tmp_path / "run", "mixed")
     assert [entry.name for entry in workspace.checkpoints()] == ["mine"]
     assert not [path for path in (workspace.path / "checkpoints").iterdir() if path.name.startswith(".")]
+
+
+def test_a_correction_that_diverges_fails_and_leaves_nothing_to_keep(opened, wrong, tmp_path):
+    options = {**FAST, "learning_rate": 1e30, "steps": 3}
+    with pytest.raises(RunFailedError, match=r"diverged at step 1 .* lower the learning rate, 1e\+30"):
+        list(opened.correct(wrong["id"], tmp_path / "run", **options))
+    with pytest.raises(UserError, match="left no parameters"):
+        opened.keep(tmp_path / "run", "nan")

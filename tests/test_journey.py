@@ -173,7 +173,7 @@ def test_from_the_first_page_to_a_kept_checkpoint(app, browser, picture, scheme,
     after = workspace.mispredictions("test", name)
     assert example not in set(after["id"])
     page.goto(f"{app.url}/mispredictions?checkpoint={name}")
-    expect(page.get_by_text(f"{len(after)} of 1,043 wrong")).to_be_visible()
+    expect(page.get_by_text(f"{len(after)} of 1,043 wrong · showing {len(after)}")).to_be_visible()
     picture(page, f"kept-{scheme}")
     for place in ("runs", "load"):
         page.goto(f"{app.url}/{place}")

@@ -1,5 +1,7 @@
 """Rankings' scores kept between questions, as plain bytes."""
 
+import sqlite3
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 import diskcache
@@ -9,6 +11,7 @@ from influence_core.attribution.base import Scores
 from influence_core.fingerprints import key_hash
 from influence_core.home import folder
 
+BROKEN = (sqlite3.Error, diskcache.Timeout, ValueError, OSError)  # a cache that fails is a cache that is empty
 SIZE_LIMIT = 2**30  # bytes; the least recently used go first
 
 
@@ -50,7 +53,8 @@ def _open() -> diskcache.Cache:
 
 def get(key: dict[str, Any]) -> Scores | None:
     """Return the scores kept under a key, or None."""
-    with _open() as cache:
+    kept = None
+    with suppress(*BROKEN), _open() as cache:
         kept = cache.get(key_hash(key))
     if kept is None:
         return None
@@ -61,5 +65,5 @@ def get(key: dict[str, Any]) -> Scores | None:
 def put(key: dict[str, Any], scores: Scores) -> None:
     """Keep scores under a key."""
     table = np.stack([scores.scores, scores.cosines, scores.zero_norm, scores.labels]).astype(np.float64)
-    with _open() as cache:
+    with suppress(*BROKEN), _open() as cache:
         cache.set(key_hash(key), table.tobytes())

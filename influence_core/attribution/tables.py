@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from influence_core.artefacts import CODE_VERSION
@@ -75,7 +76,18 @@ class Table:
     def query(self, query: Query) -> Arrays | None:
         """Read a query's arrays, or None."""
         file = self.query_file(query)
-        return load_file(file) if file.exists() else None
+        try:
+            return load_file(file) if file.exists() else None
+        except (SafetensorError, OSError):  # damaged: as if it were not there, and so made again
+            return None
+
+    def read_arrays(self, name: str) -> Arrays:
+        """Read training-side arrays; raises `UserError` naming a damaged file."""
+        file = self.folder / f"{name}.safetensors"
+        try:
+            return dict(load_file(file))
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{file} is damaged ({error}): delete {self.folder} and rank again") from None
 
     def write_query(self, query: Query, arrays: Arrays) -> None:
         """Keep a query's arrays."""
@@ -97,8 +109,13 @@ class IndexArrays:
     def __init__(self, folder: Path, rows: int, k: int) -> None:
         self.rows = rows
         self.shards = -(-rows // SHARD)
-        self.group = zarr.open_group(str(folder / "index.zarr"), mode="a")
-        if "done" not in self.group:
+        self.folder = folder
+        try:
+            self.group = zarr.open_group(str(folder / "index.zarr"), mode="a")
+            empty = "done" not in self.group
+        except (RuntimeError, ValueError, OSError, KeyError) as error:
+            raise self._damaged(error) from None
+        if empty:
             self.group.create_array("products", shape=(rows, k), chunks=(SHARD, k), dtype="float32")
             self.group.create_array("sqnorms", shape=(rows,), chunks=(SHARD,), dtype="float32")
             self.group.create_array("labels", shape=(rows,), chunks=(SHARD,), dtype="int64")
@@ -106,14 +123,24 @@ class IndexArrays:
 
     def array(self, name: str) -> zarr.Array[Any]:
         """Return one of the arrays."""
-        found = self.group[name]
+        try:
+            found = self.group[name]
+        except (ValueError, OSError, KeyError) as error:
+            raise self._damaged(error) from None
         if not isinstance(found, zarr.Array):
-            raise UserError(f"{name} in {self.group.store_path} is no array: delete the index and build it again")
+            raise self._damaged(TypeError(f"{name} is no array"))
         return found
 
     def read(self, name: str) -> np.ndarray:
         """Read one array whole."""
-        return np.asarray(self.array(name)[:])
+        try:
+            return np.asarray(self.array(name)[:])
+        except (RuntimeError, ValueError, OSError) as error:  # what its codecs raise
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> UserError:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return UserError(f"the index in {self.folder} is damaged ({said}): delete that folder and build it again")
 
     def missing(self) -> list[tuple[int, int, int]]:
         """Return (shard, first row, end row) of the shards not written yet."""

@@ -46,7 +46,7 @@ class TracIn(Attributor):
         manifest = table.manifest
         eta = {"eta": rate if rate is not None else 1.0, "eta_known": rate is not None}
         return Ready(
-            table=_training_side(table),
+            table=table.read_arrays("train"),
             query=arrays,
             key=table.key,
             made=manifest["made"],
@@ -85,7 +85,7 @@ class TracIn(Attributor):
             arrays = table.query(query)
             assert arrays is not None
         if spec.refresh:
-            stale = np.flatnonzero(_training_side(table)["labels"] != labels.values)
+            stale = np.flatnonzero(table.read_arrays("train")["labels"] != labels.values)
             dots, sqnorms = np.zeros((len(stale), 1)), np.zeros(len(stale))
             for event in work.project(stale, directions, labels.values, "projecting relabelled rows"):
                 if isinstance(event, Progress):
@@ -113,7 +113,7 @@ class TracIn(Attributor):
         work = Projection(workspace, spec.checkpoint, spec.scope)
         table = self.table(workspace, spec)
         current = workspace.labels()
-        labels = _training_side(table)["labels"] if table.complete else current.values
+        labels = table.read_arrays("train")["labels"] if table.complete else current.values
         directions, norms = work.query_directions(queries)
         n = len(labels)
         dots, sqnorms = np.zeros((n, len(queries)), dtype=np.float32), np.zeros(n)
@@ -130,9 +130,3 @@ class TracIn(Attributor):
             table.finish({"made": now(), "cursor": current.cursor, "rows": n, "notes": {}})
         for column, query in enumerate(queries):
             table.write_query(query, {"products": dots[:, column], "norm": norms[column : column + 1]})
-
-
-def _training_side(table: Table) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load_file
-
-    return dict(load_file(table.folder / "train.safetensors"))

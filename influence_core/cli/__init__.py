@@ -29,7 +29,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except UsageError as error:
-        print(f"error: {error.format_message() if isinstance(error, typer.BadParameter) else error}", file=sys.stderr)
+        said = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
+        print(f"error: {said.replace('Value error, ', '')}", file=sys.stderr)
         code = 2
     except RunFailedError as error:
         print(f"failed: {error}", file=sys.stderr)

@@ -64,7 +64,10 @@ def labels_export(
     )
     content = export(rows, format)
     if out is not None:
-        out.write_bytes(content)
+        try:
+            out.write_bytes(content)
+        except OSError as error:
+            raise UserError(f"{out} cannot be written ({error.strerror}): give another file") from None
     if json:
         emit({"rows": len(rows), "format": format, "file": str(out) if out else None})
     elif out is not None:

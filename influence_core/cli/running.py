@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from influence_core.cli.output import Json, emit, pairs, table
+from influence_core.errors import UserError
 from influence_core.runs.directory import RunDirectory
 from influence_core.runs.state import RunState
 
@@ -60,6 +61,8 @@ def engine(
     """Serve runs on this machine until idle."""
     from influence_core.runs.engine import IDLE_SECONDS, serve
 
+    if idle_seconds is not None and not idle_seconds > 0:
+        raise UserError(f"idle_seconds = {idle_seconds:g}: give more than 0")
     serve(IDLE_SECONDS if idle_seconds is None else idle_seconds)
 
 

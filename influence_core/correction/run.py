@@ -1,5 +1,6 @@
 """A correction, step by step: lockstep with the uncorrected run, flip, retention, before and after."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from influence_core.attribution.ranking import run as rank
 from influence_core.checks import check_correction, desired_label, ranking_spec
 from influence_core.correction.optimizer import Start, optimizer_of, start_state
 from influence_core.correction.strategies import STRATEGIES, Chosen
-from influence_core.errors import UserError
+from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Events, Progress, Result, Step
 from influence_core.home import write_json
 from influence_core.models.classifier import Batch, Classifier, Parameters, Scope
@@ -195,8 +196,15 @@ def run(spec: CorrectionSpec, result: Path) -> Events:
     desired = workspace.label_names[setting.desired]
     try:
         for last in lockstep(step, parameters, start.state, epsilon, perturbation, spec.steps):
-            steps.append(reader.read(last))
-            yield steps[-1]
+            seen = reader.read(last)
+            if not (math.isfinite(seen.loss) and math.isfinite(seen.divergence)):
+                at, last = last.t, None  # nothing of this can be kept
+                raise RunFailedError(
+                    f"the correction diverged at step {at} (its loss is not finite): "
+                    f"lower the learning rate, {optimizer.learning_rate:g}"
+                )
+            steps.append(seen)
+            yield seen
             flip = flip_step(steps, desired)
             if (flip is not None and last.t >= flip + spec.after_flip) or stop_requested(result):
                 break

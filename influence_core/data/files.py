@@ -89,7 +89,11 @@ def frame(table: pd.DataFrame, path: Path, split: str, label_names: Sequence[str
     texts = table[text_column].astype(str).tolist()
     id_column = spec.id_column or next((name for name in ID_COLUMNS if name in table), None)
     if id_column is not None:
-        ids = table[column(table, path, id_column, (), "id")].astype(str).tolist()
+        own = table[column(table, path, id_column, (), "id")]
+        blank = own.isna() | (own.astype(str).str.strip() == "")
+        if blank.any():
+            raise UserError(f"{path}, row {int(blank.to_numpy().argmax()) + 1}: the id is empty: give every row one")
+        ids = own.astype(str).tolist()
     else:
         ids = stable_ids(texts, split)
     return pd.DataFrame({"id": ids, "text": texts, "label": class_numbers(table[label_column], label_names, path)})

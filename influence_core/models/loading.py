@@ -1,5 +1,6 @@
 """Checkpoints into memory, checked; one warm classifier per process."""
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import torch
 from influence_core.artefacts import check_same
 from influence_core.errors import UserError
 from influence_core.fingerprints import tensors_fingerprint
-from influence_core.home import read_json
 from influence_core.models.classifier import Classifier, Rows, Scope
 from influence_core.models.text import load_text
 from influence_core.specs import Split
@@ -36,9 +36,11 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} is not a checkpoint folder (no config.json in it): give a folder that save_pretrained wrote"
         )
     try:
-        config: dict[str, Any] = read_json(file)
-    except ValueError as error:
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
         raise UserError(f"{file} is not JSON ({error}): save the checkpoint again") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{file} holds a {type(config).__name__}, not a configuration: save the checkpoint again")
     if "auto_map" in config:
         raise UserError(
             f"{file} asks to run code of its own (auto_map): such checkpoints are refused, use a standard architecture"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from influence_core.artefacts import write_parquet
+from influence_core.errors import UserError
 from influence_core.events import Events, Progress, Result
 from influence_core.models.classifier import Classifier, Parameters, Rows
 from influence_core.models.loading import load, rows_of
@@ -71,6 +72,11 @@ def predict(
         hook.remove()
     assert logits is not None
     assert features is not None
+    if not torch.isfinite(losses).all():
+        row = int((~torch.isfinite(losses)).nonzero()[0, 0])
+        raise UserError(
+            f"the checkpoint's output for row {row + 1} is not a finite number: its weights are broken, use another one"
+        )
     yield Predictions(logits.softmax(1).numpy(), losses.numpy(), features.numpy())
 
 

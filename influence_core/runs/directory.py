@@ -76,7 +76,7 @@ class RunDirectory:
     def open(cls, run_id: str) -> "RunDirectory":
         """Open a run by id; raises `UserError` if the id is malformed or unknown."""
         if not _ID.fullmatch(run_id):
-            raise UserError(f"run {run_id!r}: an id is 32 hexadecimal digits; see the list of runs")
+            raise UserError(f"run {run_id!r}: an id is 32 hexadecimal digits of a random UUID; see the list of runs")
         path = home.folder("runs") / run_id
         if not path.is_dir():
             raise UserError(f"run {run_id}: there is none with this id; see the list of runs")

@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import Any
 
 from influence_core import home
-from influence_core.errors import UserError
+from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Result
 from influence_core.runs import preload, registry
 from influence_core.runs.directory import RunDirectory
@@ -39,7 +39,7 @@ def _to_the_end(run: RunDirectory) -> None:
         finished = _follow(run)
     except TransitionError:
         raise
-    except UserError as error:
+    except (UserError, RunFailedError) as error:
         _end_badly(run, str(error), error)
     except (Exception, SystemExit) as error:  # a run's code may raise anything, and the worker must go on
         reason = " ".join(str(error).split())

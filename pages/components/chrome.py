@@ -66,6 +66,7 @@ def _pick_workspace(default: str) -> None:
 def _pick_checkpoint(default: str) -> None:
     chosen = st.session_state[_CHECKPOINT_PICKER]
     state.select(checkpoint=None if chosen == default else chosen, run=None)
+    state.forget("method")  # another checkpoint may have no index: its own default serves
 
 
 def strip(workspace: Workspace, checkpoint: Checkpoint, example: str | None) -> None:

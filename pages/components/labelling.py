@@ -53,7 +53,9 @@ def decide(
         )
     except UserError as error:
         st.session_state[_REFUSED] = str(error)
+        note = st.session_state.get(f"note-{identity}", "")
         _forget(row)  # what is on screen from now on is another sight of the row
+        st.session_state[note_key(row)] = note  # which the note outlives
         return
     _remember(event)
     _forget(row)

@@ -50,6 +50,13 @@ def select(**values: str | None) -> None:
     _write(kept)
 
 
+def forget(name: str) -> None:
+    """Drop a widget's value from the session and the URL, so that its default holds again."""
+    st.session_state.pop(name, None)
+    if name in st.query_params:
+        del st.query_params[name]
+
+
 def sync() -> None:
     """Make URL and session agree; each page does this first (through the guard)."""
     kept = _values()
