@@ -4,8 +4,8 @@ Every run is a generator of these. The command line prints them, the worker writ
 of ``events.jsonl``, a test counts them.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Generator, Iterator
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -58,6 +58,25 @@ class Result(Event):
 
 AnyEvent = Annotated[Progress | Step | Result, Field(discriminator="type")]
 Events = Iterator[Progress | Step | Result]
+
+T = TypeVar("T")
+
+
+def through(events: Iterator[Progress | T], kind: type[T]) -> Generator[Progress, None, T]:
+    """Pass progress on to whoever follows, and return the one item of another kind.
+
+    Used as ``found = yield from through(events, Kind)``; raises `RuntimeError` if there is none.
+    """
+    found: T | None = None
+    for item in events:
+        if isinstance(item, kind):
+            found = item
+        elif isinstance(item, Progress):
+            yield item
+    if found is None:
+        raise RuntimeError(f"the events ended without a {kind.__name__}")
+    return found
+
 
 _adapter: TypeAdapter[Progress | Step | Result] = TypeAdapter(AnyEvent)
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from influence_core.correction.optimizer import optimizer_of
 from influence_core.correction.run import RETENTION_ROWS, retention_rows
-from influence_core.correction.strategies import STRATEGIES
+from influence_core.correction.strategies import STRATEGIES, Request
 from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Progress, Result, Step
 from influence_core.home import read_json
@@ -166,7 +166,9 @@ def test_strategies_pick_what_they_say(opened, wrong):
     ranking = opened.rank(wrong["id"], method="tracin", top=8)
     predicted, desired = int(wrong["prediction"]), int(wrong["label"])
     spec = CorrectionSpec(workspace=opened.name, example=wrong["id"], k=8)
-    chosen = {name: own.choose(opened, spec, predicted, desired, ranking, labels) for name, own in STRATEGIES.items()}
+    chosen = {
+        name: own.choose(Request(opened, spec, predicted, desired, labels, ranking)) for name, own in STRATEGIES.items()
+    }
     ids = {name: opened.train["id"].iloc[own.numbers].tolist() for name, own in chosen.items()}
     assert ids["proponents"] == [row.id for row in ranking.proponents]
     assert (chosen["proponents"].labels == desired).all()
@@ -175,9 +177,10 @@ def test_strategies_pick_what_they_say(opened, wrong):
     assert (labels[chosen["random"].numbers] == predicted).all()
     assert (chosen["random"].labels == desired).all()
     assert len(set(ids["random"])) == 8
-    again = STRATEGIES["random"].choose(opened, spec, predicted, desired, None, labels)
+    again = STRATEGIES["random"].choose(Request(opened, spec, predicted, desired, labels, None))
     np.testing.assert_array_equal(again.numbers, chosen["random"].numbers)
-    other = STRATEGIES["random"].choose(opened, spec.model_copy(update={"seed": 1}), predicted, desired, None, labels)
+    reseeded = spec.model_copy(update={"seed": 1})
+    other = STRATEGIES["random"].choose(Request(opened, reseeded, predicted, desired, labels, None))
     assert not np.array_equal(other.numbers, chosen["random"].numbers)
 
 

@@ -15,9 +15,9 @@ from influence_core.artefacts import write_parquet
 from influence_core.attribution.ranking import run as rank
 from influence_core.checks import check_correction, desired_label, ranking_spec
 from influence_core.correction.optimizer import Start, optimizer_of, start_state
-from influence_core.correction.strategies import STRATEGIES, Chosen
+from influence_core.correction.strategies import STRATEGIES, Chosen, Request
 from influence_core.errors import RunFailedError, UserError
-from influence_core.events import Events, Progress, Result, Step
+from influence_core.events import Events, Progress, Result, Step, through
 from influence_core.home import write_json
 from influence_core.models.classifier import Batch, Classifier, Parameters, Scope
 from influence_core.models.loading import load, rows_of, scope_of
@@ -102,8 +102,8 @@ def choose(setting: Setting, result: Path) -> Iterator[Progress | Chosen]:
                 if not refresh:
                     raise
                 # an index without its basis cannot project again: its ranking stands, with the stale rows counted
-    workspace, predicted, desired = setting.workspace, setting.predicted, setting.desired
-    chosen = strategy.choose(workspace, spec, predicted, desired, ranking, setting.labels.values)
+    request = Request(setting.workspace, spec, setting.predicted, setting.desired, setting.labels.values, ranking)
+    chosen = strategy.choose(request)
     yield replace(chosen, stale=ranking.stale if ranking else 0)
 
 
@@ -161,33 +161,15 @@ def run(spec: CorrectionSpec, result: Path) -> Events:
     last parameters and optimizer state are left in ``result`` however the run ends, so that they
     can be kept.
     """
-    setting: Setting | None = None
-    for item in prepare(spec, result):
-        if isinstance(item, Setting):
-            setting = item
-        else:
-            yield item
-    assert setting is not None
-    chosen: Chosen | None = None
-    for choice in choose(setting, result):
-        if isinstance(choice, Chosen):
-            chosen = choice
-        else:
-            yield choice
-    assert chosen is not None
+    setting = yield from through(prepare(spec, result), Setting)
+    chosen = yield from through(choose(setting, result), Chosen)
     workspace, classifier = setting.workspace, setting.classifier
     checkpoint = workspace.checkpoint(spec.checkpoint)
     optimizer = optimizer_of(checkpoint, spec)
     rows = rows_of(workspace, classifier, "train")  # the original labels (DEFINITIONS)
     step = TrainingStep(classifier, setting.scope, optimizer, rows, spec.batch_size, spec.seed)
     parameters = classifier.parameters(setting.scope)
-    start: Start | None = None
-    for event in start_state(workspace, checkpoint, spec, step, parameters):
-        if isinstance(event, Start):
-            start = event
-        else:
-            yield event
-    assert start is not None
+    start = yield from through(start_state(workspace, checkpoint, spec, step, parameters), Start)
     perturbation = Perturbation.mean(rows.batch(chosen.numbers, chosen.labels))
     epsilon = torch.tensor([spec.weight], dtype=classifier.dtype, device=classifier.device)
     reader = Reader(setting, parameters)
@@ -213,11 +195,7 @@ def run(spec: CorrectionSpec, result: Path) -> Events:
             _save(setting, optimizer, start, chosen, last, result)
     assert last is not None
     outcome = {**_outcome(steps, desired), "stale": chosen.stale}
-    for after in _compare(setting, last.parameters, result):
-        if isinstance(after, dict):
-            outcome.update(after)
-        else:
-            yield after
+    outcome.update((yield from through(_compare(setting, last.parameters, result), dict)))
     write_json(result / "result.json", outcome)
     yield Result(value=outcome)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from influence_core.checks import check_count
-from influence_core.rankings import Ranking
+from influence_core.rankings import RankedRow, Ranking
 from influence_core.specs import CorrectionSpec
 from influence_core.workspace import Workspace
 
@@ -21,34 +21,36 @@ class Chosen:
     stale: int = 0  # training rows that the ranking scored by labels they no longer have
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a strategy chooses from."""
+
+    workspace: Workspace
+    spec: CorrectionSpec
+    predicted: int  # class number
+    desired: int
+    labels: np.ndarray  # [N] int64, the training labels as they stood
+    ranking: Ranking | None  # at least k rows a side, where the strategy needs one
+
+    def numbers(self, rows: list[RankedRow], kind: str) -> np.ndarray:
+        """Return the first k rows' numbers, [k] int64."""
+        check_count(self.spec, len(rows), kind)
+        return np.array([self.workspace.locate(row.id)[1] for row in rows[: self.spec.k]], dtype=np.int64)
+
+
 class Strategy(ABC):
     """How a correction picks B (paper, Sec. 6; DEFINITIONS, Correction).
 
-    ``needs_ranking`` says whether `choose` is given a `Ranking` of at least k rows a side. Labels
-    chosen here go into l_B alone; they are never label events.
+    ``needs_ranking`` says whether `choose` is given a ranking. Labels chosen here go into l_B alone;
+    they are never label events.
     """
 
     name: ClassVar[str]
     needs_ranking: ClassVar[bool] = True
 
     @abstractmethod
-    def choose(
-        self,
-        workspace: Workspace,
-        spec: CorrectionSpec,
-        predicted: int,
-        desired: int,
-        ranking: Ranking | None,
-        labels: np.ndarray,
-    ) -> Chosen:
-        """Return k rows; ``labels`` [N] are the training labels as they stood.
-
-        Raises `UserError` when there are fewer.
-        """
-
-
-def _numbers(workspace: Workspace, ids: list[str]) -> np.ndarray:
-    return np.array([workspace.locate(example)[1] for example in ids], dtype=np.int64)
+    def choose(self, request: Request) -> Chosen:
+        """Return k rows; raises `UserError` when there are fewer."""
 
 
 class Proponents(Strategy):
@@ -56,20 +58,11 @@ class Proponents(Strategy):
 
     name = "proponents"
 
-    def choose(
-        self,
-        workspace: Workspace,
-        spec: CorrectionSpec,
-        predicted: int,
-        desired: int,
-        ranking: Ranking | None,
-        labels: np.ndarray,
-    ) -> Chosen:
+    def choose(self, request: Request) -> Chosen:
         """See base."""
-        assert ranking is not None
-        rows = ranking.proponents[: spec.k]
-        check_count(spec, len(rows), self.name)
-        return Chosen(_numbers(workspace, [row.id for row in rows]), np.full(spec.k, desired))
+        assert request.ranking is not None
+        numbers = request.numbers(request.ranking.proponents, self.name)
+        return Chosen(numbers, np.full(len(numbers), request.desired))
 
 
 class Opponents(Strategy):
@@ -77,21 +70,11 @@ class Opponents(Strategy):
 
     name = "opponents"
 
-    def choose(
-        self,
-        workspace: Workspace,
-        spec: CorrectionSpec,
-        predicted: int,
-        desired: int,
-        ranking: Ranking | None,
-        labels: np.ndarray,
-    ) -> Chosen:
+    def choose(self, request: Request) -> Chosen:
         """See base."""
-        assert ranking is not None
-        rows = ranking.opponents[: spec.k]
-        check_count(spec, len(rows), self.name)
-        numbers = _numbers(workspace, [row.id for row in rows])
-        return Chosen(numbers, labels[numbers])
+        assert request.ranking is not None
+        numbers = request.numbers(request.ranking.opponents, self.name)
+        return Chosen(numbers, request.labels[numbers])
 
 
 class Random(Strategy):
@@ -100,20 +83,13 @@ class Random(Strategy):
     name = "random"
     needs_ranking = False
 
-    def choose(
-        self,
-        workspace: Workspace,
-        spec: CorrectionSpec,
-        predicted: int,
-        desired: int,
-        ranking: Ranking | None,
-        labels: np.ndarray,
-    ) -> Chosen:
+    def choose(self, request: Request) -> Chosen:
         """See base."""
-        candidates = np.flatnonzero(labels == predicted)
-        check_count(spec, len(candidates), f"labelled {workspace.label_names[predicted]}")
+        spec = request.spec
+        candidates = np.flatnonzero(request.labels == request.predicted)
+        check_count(spec, len(candidates), f"labelled {request.workspace.label_names[request.predicted]}")
         drawn = np.random.default_rng(spec.seed).choice(candidates, size=spec.k, replace=False)
-        return Chosen(np.sort(drawn), np.full(spec.k, desired))
+        return Chosen(np.sort(drawn), np.full(spec.k, request.desired))
 
 
 STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in (Proponents(), Opponents(), Random())}

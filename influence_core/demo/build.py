@@ -30,7 +30,7 @@ from influence_core.data.dataset import Dataset
 from influence_core.demo import assets
 from influence_core.demo.prepare import check_name, install_checkpoint, write_model
 from influence_core.errors import UserError
-from influence_core.events import Events, Progress, Result
+from influence_core.events import Events, Progress, Result, through
 from influence_core.home import read_json, write_json
 from influence_core.models.classifier import Rows
 from influence_core.models.loading import load, rows_of
@@ -48,13 +48,7 @@ def build(name: str = assets.NAME, keep_epochs: bool = False) -> Events:
     """Build all assets; the result is what the command line prints."""
     started = time.monotonic()
     check_name(name)
-    dataset: Dataset | None = None
-    for event in reviews.load():
-        if isinstance(event, Dataset):
-            dataset = event
-        else:
-            yield event
-    assert dataset is not None
+    dataset = yield from through(reviews.load(), Dataset)
     assets.FOLDER.mkdir(parents=True, exist_ok=True)
     if assets.RECIPE.exists() and assets.DELTA.exists() and read_json(assets.RECIPE)["recipe"] != asdict(RECIPE):
         raise UserError(f"the recipe has changed since {assets.DELTA} was trained: delete that file to train again")

@@ -16,7 +16,7 @@ from influence_core.data import reviews
 from influence_core.data.dataset import Dataset
 from influence_core.demo import assets
 from influence_core.errors import UserError
-from influence_core.events import Events, Progress, Result
+from influence_core.events import Events, Progress, Result, through
 from influence_core.home import read_json, write_json, write_text
 from influence_core.workspace import WEIGHTS, Workspace
 
@@ -61,13 +61,7 @@ def prepare(name: str = assets.NAME) -> Events:
         if not file.exists():
             raise UserError(f"{file} is missing: restore it from the repository, or make it with demo build {name}")
     recipe = read_json(assets.RECIPE)
-    dataset: Dataset | None = None
-    for event in reviews.load():
-        if isinstance(event, Dataset):
-            dataset = event
-        else:
-            yield event
-    assert dataset is not None
+    dataset = yield from through(reviews.load(), Dataset)
     check_same("the movie-review data", recipe["fingerprints"]["data"], dataset.fingerprint)
     workspace = Workspace.create(assets.NAME, dataset, recipe["recipe"]["scope"])
     phase = "unpacking the demo"
