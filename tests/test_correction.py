@@ -191,9 +191,8 @@ def test_the_base_loss_keeps_the_original_labels_and_b_alone_is_relabelled(opene
     new = next(name for name in opened.label_names if name != old)
     opened.relabel(untouched, new, expect=old, annotator="ann")
     spec = opened.spec(CorrectionSpec, {"example": wrong["id"], "strategy": "random", "k": 6})
-    rows = STRATEGIES["random"].choose(
-        opened, spec, int(wrong["prediction"]), int(wrong["label"]), None, opened.labels().values
-    )
+    asked = Request(opened, spec, int(wrong["prediction"]), int(wrong["label"]), opened.labels().values, None)
+    rows = STRATEGIES["random"].choose(asked)
     after, _, _ = split_events(opened.correct(wrong["id"], tmp_path / "run", strategy="random", steps=2, **FAST))
     assert [s.base_loss for s in after] == [s.base_loss for s in before]
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
