@@ -212,13 +212,15 @@ def test_every_page_is_guarded_as_a_deep_link_on_a_cold_server(demo_home, browse
         server = App(demo_home)
         server.start()
         page = open_page(browser)
-        page.goto(f"{server.url}/{name}")
-        settled(page)
-        expect(page.get_by_role("combobox", name="Workspace")).to_have_value("demo:movie-reviews")
-        assert page.get_by_test_id("stSidebar").get_by_role("link", name="Mispredictions").count() == 1
-        assert page.get_by_test_id("stSidebarNav").count() == 0  # no phantom menu of pages/
-        page.context.close()
-        server.kill()
+        try:
+            page.goto(f"{server.url}/{name}")
+            settled(page)
+            expect(page.get_by_role("combobox", name="Workspace")).to_have_value("demo:movie-reviews")
+            assert page.get_by_test_id("stSidebar").get_by_role("link", name="Mispredictions").count() == 1
+            assert page.get_by_test_id("stSidebarNav").count() == 0  # no phantom menu of pages/
+        finally:
+            page.context.close()
+            server.kill()
 
 
 def test_chromium_is_there():
