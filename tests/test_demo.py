@@ -185,6 +185,29 @@ def test_half_precision_rows_keep_their_relative_accuracy():
     assert (back[4] == 0).all()
 
 
+def test_kept_epochs_are_checkpoints_that_a_correction_goes_on_from(demo, monkeypatch, tmp_path):
+    """The recipe on 96 rows: each epoch becomes a checkpoint with its Adam state; the shipped delta stays."""
+    from dataclasses import replace
+
+    from influence_core.demo import build
+    from influence_core.models.training import Epoch
+
+    delta = assets.DELTA.read_bytes()
+    few = {split: frame.head(96) for split, frame in demo.dataset.splits.items()}
+    monkeypatch.setattr(build, "RECIPE", replace(build.RECIPE, epochs=2))
+    epochs = [item for item in build._train(replace(demo.dataset, splits=few)) if isinstance(item, Epoch)]
+    for epoch in epochs:
+        build._keep(demo, epoch)
+    assert assets.DELTA.read_bytes() == delta
+    assert [entry.name for entry in demo.checkpoints()] == ["shipped", "epoch-1", "epoch-2"]
+    example = demo.predict("test", "epoch-1").merge(demo.dataset.splits["test"], on="id").query("prediction != label")
+    options = {"checkpoint": "epoch-1", "strategy": "random", "steps": 1}
+    list(demo.correct(example["id"].iloc[0], tmp_path / "run", **options))
+    manifest = read_json(tmp_path / "run" / "manifest.json")
+    assert manifest["optimizer_state"] == "checkpoint"
+    assert (manifest["optimizer"]["kind"], manifest["optimizer"]["decoupled"]) == ("adam", True)
+
+
 @pytest.mark.full
 def test_rebuilt_scores_agree_with_the_shipped_ones(demo):
     from influence_core.demo.check import check

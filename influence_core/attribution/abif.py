@@ -108,12 +108,8 @@ class Abif(Attributor):
                 labels = workspace.labels()
                 index = IndexArrays(table.folder, len(labels.values), table.key["k"])
                 stale = np.flatnonzero(index.read("labels") != labels.values)
-                dots, sqnorms = np.zeros((len(stale), table.key["k"]), np.float32), np.zeros(len(stale), np.float32)
-                for event in work.project(stale, basis, labels.values, "projecting relabelled rows"):
-                    if isinstance(event, Progress):
-                        yield event
-                    else:
-                        dots[event.where], sqnorms[event.where] = event.dots, event.sqnorms
+                phase = "projecting relabelled rows"
+                dots, sqnorms = yield from work.collect(stale, basis, labels.values, phase)
                 index.rewrite(stale, dots, sqnorms, labels.values[stale])
                 table.finish({**table.manifest, "cursor": labels.cursor})
 

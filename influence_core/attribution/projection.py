@@ -1,6 +1,6 @@
 """Projecting a workspace's rows: directions from queries or a basis, rows by shard."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,6 +88,19 @@ class Projection:
                 yield Piece(where, products.dots.float().cpu().numpy(), products.sqnorms.float().cpu().numpy())
                 done += len(where)
                 yield Progress(phase=phase, done=done, total=len(numbers))
+
+    def collect(
+        self, numbers: np.ndarray, directions: Parameters, labels: np.ndarray, phase: str
+    ) -> Generator[Progress, None, tuple[np.ndarray, np.ndarray]]:
+        """Project as `project` does; returns products [n, K] and squared norms [n], in order of ``numbers``."""
+        count = len(next(iter(directions.values())))
+        dots, sqnorms = np.zeros((len(numbers), count), np.float32), np.zeros(len(numbers), np.float32)
+        for event in self.project(numbers, directions, labels, phase):
+            if isinstance(event, Progress):
+                yield event
+            else:
+                dots[event.where], sqnorms[event.where] = event.dots, event.sqnorms
+        return dots, sqnorms
 
 
 def load_basis(table: Table, work: Projection) -> Parameters:

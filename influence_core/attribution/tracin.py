@@ -86,12 +86,8 @@ class TracIn(Attributor):
             assert arrays is not None
         if spec.refresh:
             stale = np.flatnonzero(table.read_arrays("train")["labels"] != labels.values)
-            dots, sqnorms = np.zeros((len(stale), 1)), np.zeros(len(stale))
-            for event in work.project(stale, directions, labels.values, "projecting relabelled rows"):
-                if isinstance(event, Progress):
-                    yield event
-                else:
-                    dots[event.where], sqnorms[event.where] = event.dots, event.sqnorms
+            phase = "projecting relabelled rows"
+            dots, sqnorms = yield from work.collect(stale, directions, labels.values, phase)
             overlay = {
                 "rows": stale,
                 "row_labels": labels.values[stale],
@@ -116,12 +112,8 @@ class TracIn(Attributor):
         labels = table.read_arrays("train")["labels"] if table.complete else current.values
         directions, norms = work.query_directions(queries)
         n = len(labels)
-        dots, sqnorms = np.zeros((n, len(queries)), dtype=np.float32), np.zeros(n)
-        for event in work.project(np.arange(n), directions, labels, "projecting the training rows"):
-            if isinstance(event, Progress):
-                yield event
-            else:
-                dots[event.where], sqnorms[event.where] = event.dots, event.sqnorms
+        phase = "projecting the training rows"
+        dots, sqnorms = yield from work.collect(np.arange(n), directions, labels, phase)
         if not table.complete:
             workspace.artefacts.make("tracin", table.key)
             write_arrays(

@@ -88,12 +88,8 @@ def _tracin(workspace: Workspace, queries: list[Query], shipped: list[Ready]) ->
     work = Projection(workspace, assets.CHECKPOINT, None)
     directions, norms = work.query_directions(queries)
     labels = shipped[0].table["labels"]
-    dots, sqnorms = np.zeros((len(labels), len(queries)), dtype=np.float32), np.zeros(len(labels), dtype=np.float32)
-    for event in work.project(np.arange(len(labels)), directions, labels, "projecting the training rows (tracin)"):
-        if isinstance(event, Progress):
-            yield event
-        else:
-            dots[event.where], sqnorms[event.where] = event.dots, event.sqnorms
+    phase = "projecting the training rows (tracin)"
+    dots, sqnorms = yield from work.collect(np.arange(len(labels)), directions, labels, phase)
     for place, old in enumerate(shipped):
         table = {"norms": np.sqrt(sqnorms), "labels": labels}
         query = {"products": dots[:, place], "norm": norms[place : place + 1]}
