@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from influence_core.models.layout import Layout
 
 Parameters = dict[str, Tensor]
 
@@ -59,10 +62,15 @@ class Classifier:
     """
 
     def __init__(
-        self, module: nn.Module, label_names: Sequence[str], scopes: Mapping[str, Scope] | None = None
+        self,
+        module: nn.Module,
+        label_names: Sequence[str],
+        scopes: Mapping[str, Scope] | None = None,
+        layout: "Layout | None" = None,
     ) -> None:
         self.module = module.eval().requires_grad_(False)
         self.label_names = tuple(label_names)
+        self.layout = layout
         self._scopes = dict(scopes or {})
 
     @property
@@ -83,13 +91,18 @@ class Classifier:
 
     def losses(self, batch: Batch, parameters: Parameters | None = None, buffers: Parameters | None = None) -> Tensor:
         """Return each example's cross-entropy (nats), [B], float32 at least."""
-        logits = self.logits(batch, parameters, buffers)
+        return self.losses_of(self.logits(batch, parameters, buffers), batch.labels)
+
+    def losses_of(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropies that follow from logits [B, C] and labels [B]."""
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
-        return F.cross_entropy(logits, batch.labels, reduction="none")
+        return F.cross_entropy(logits, labels, reduction="none")
 
     def scope(self, name: str) -> Scope:
-        """Return the named scope; ``all`` always exists."""
+        """Return the named scope; ``all`` always exists, others follow from the layout where there is one."""
+        if self.layout is not None:
+            return self.layout.scope(self.module, name)
         if name == "all":
             return Scope("all", tuple(n for n, _ in self.module.named_parameters()), ("",))
         if name not in self._scopes:
@@ -111,8 +124,15 @@ class Classifier:
 
     def collate(self, items: Sequence[Any], labels: Sequence[int] | np.ndarray) -> Batch:
         """Make a batch of encoded items on the classifier's device."""
-        inputs = {"x": torch.stack([torch.as_tensor(item) for item in items]).to(self.dtype)}
-        return Batch(inputs, torch.as_tensor(np.asarray(labels), dtype=torch.int64)).to(self.device)
+        return self.place({"x": torch.stack([torch.as_tensor(item) for item in items]).to(self.dtype)}, labels)
+
+    def place(self, inputs: dict[str, Tensor], labels: Sequence[int] | np.ndarray) -> Batch:
+        """Make a batch of tensors on the host, on the classifier's device (through pinned memory to cuda)."""
+        batch = Batch(inputs, torch.as_tensor(np.asarray(labels), dtype=torch.int64))
+        if self.device.type == "cuda":
+            pinned = {name: value.pin_memory() for name, value in batch.inputs.items() if not value.is_cuda}
+            batch = Batch({**batch.inputs, **pinned}, batch.labels.pin_memory())
+        return batch.to(self.device)
 
 
 class Rows:

@@ -44,6 +44,11 @@ def last_linear(classifier: Classifier) -> nn.Linear:
     return [module for module in classifier.module.modules() if isinstance(module, nn.Linear)][-1]
 
 
+def _first_position(states: Tensor) -> Tensor:
+    """Return [B, d] of [B, d] or [B, L, d]: a decoder's first position, before it has seen a label word."""
+    return states if states.dim() == 2 else states[:, 0]
+
+
 def predict(
     classifier: Classifier, rows: Rows, parameters: Parameters | None = None, phase: str = "predicting"
 ) -> Iterator[Progress | Predictions]:
@@ -61,11 +66,11 @@ def predict(
                 out = classifier.logits(batch, parameters)
                 if logits is None or features is None:
                     logits = torch.zeros(n, out.shape[1], dtype=torch.float64)
-                    features = torch.zeros(n, seen[-1].shape[-1])
+                    features = torch.zeros(n, seen[0].shape[-1])
                 where = torch.from_numpy(numbers)
                 logits[where] = out.double().cpu()
-                features[where] = seen[-1].float().cpu()
-                losses[where] = nn.functional.cross_entropy(out.double(), batch.labels, reduction="none").cpu()
+                features[where] = _first_position(seen[0]).float().cpu()
+                losses[where] = classifier.losses_of(out.double(), batch.labels).cpu()
                 done += len(numbers)
                 yield Progress(phase=phase, done=done, total=n)
     finally:

@@ -1,15 +1,17 @@
 """BERT-like text classifiers from a Hugging Face checkpoint directory."""
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from influence_core.errors import UserError
-from influence_core.models.classifier import Batch, Classifier, Scope
+from influence_core.models.classifier import Batch, Classifier
+from influence_core.models.layout import layout_of
+from influence_core.models.padding import additive_mask, padded
 
 MAX_LENGTH = 256  # tokens; longer texts are cut, as in training
 
@@ -23,10 +25,15 @@ class TextClassifier(Classifier):
     """
 
     def __init__(self, module: nn.Module, tokenizer: Any, label_names: Sequence[str]) -> None:
-        super().__init__(module, label_names)
+        super().__init__(module, label_names, layout=layout_of(module))
         self.tokenizer = tokenizer
-        limit = getattr(module.config, "max_position_embeddings", MAX_LENGTH)
-        self.max_length = min(MAX_LENGTH, int(limit))
+        self.accepts = frozenset(inspect.signature(module.forward).parameters)
+        self.padding = int(tokenizer.pad_token_id or 0)
+        # RoBERTa counts positions from the one after its padding token's number.
+        config: Any = module.config
+        self.first_position = config.pad_token_id + 1 if config.model_type == "roberta" else 0
+        limit = getattr(config, "max_position_embeddings", MAX_LENGTH + self.first_position)
+        self.max_length = min(MAX_LENGTH, int(limit) - self.first_position)
 
     def encode(self, raw: Sequence[Any]) -> list[Any]:
         """Tokenise texts; returns a list of int64 arrays of token ids."""
@@ -39,50 +46,15 @@ class TextClassifier(Classifier):
 
     def collate(self, items: Sequence[Any], labels: Sequence[int] | np.ndarray) -> Batch:
         """Pad to the longest text of the batch."""
-        longest = max(len(item) for item in items)
-        padding = self.tokenizer.pad_token_id or 0
-        ids = np.full((len(items), longest), padding, dtype=np.int64)
-        hidden = np.ones((len(items), longest), dtype=bool)
-        for row, item in enumerate(items):
-            ids[row, : len(item)] = item
-            hidden[row, : len(item)] = False
-        mask = torch.zeros(len(items), 1, 1, longest, dtype=self.dtype)
-        mask.masked_fill_(torch.from_numpy(hidden)[:, None, None, :], torch.finfo(self.dtype).min)
-        input_ids = torch.from_numpy(ids)
+        input_ids = torch.from_numpy(padded(items, self.padding, np.int64))
+        rows, longest = input_ids.shape
         inputs = {
             "input_ids": input_ids,
-            "attention_mask": mask,
+            "attention_mask": additive_mask([len(item) for item in items], self.dtype),
             "token_type_ids": torch.zeros_like(input_ids),
-            "position_ids": torch.arange(longest).expand(len(items), longest).contiguous(),
+            "position_ids": (self.first_position + torch.arange(longest)).expand(rows, longest).contiguous(),
         }
-        batch = Batch(inputs, torch.as_tensor(np.asarray(labels), dtype=torch.int64))
-        if self.device.type == "cuda":
-            pinned = {name: value.pin_memory() for name, value in batch.inputs.items()}
-            batch = Batch(pinned, batch.labels.pin_memory())
-        return batch.to(self.device)
-
-    def scope(self, name: str) -> Scope:
-        """``head``: pooler and classifier; ``last:n``: n last blocks and the head; ``all``."""
-        if name == "all":
-            return super().scope(name)
-        base = str(self.module.base_model_prefix)
-        blocks = cast(nn.ModuleList, self.module.get_submodule(f"{base}.encoder.layer"))
-        first = len(blocks)
-        if name != "head" and not name.startswith("last:"):
-            raise UserError(f"scope {name!r} is not one of head, last:n, all: choose one")
-        if name.startswith("last:"):
-            count = int(name.removeprefix("last:"))
-            if count > len(blocks):
-                raise UserError(f"scope {name} asks for {count} blocks, the model has {len(blocks)}: use last:{first}")
-            first -= count
-        roots = [f"{base}.encoder.layer.{index}" for index in range(first, len(blocks))]
-        roots += [f"{base}.pooler", "dropout", "classifier"]
-        owned = tuple(
-            parameter
-            for parameter, _ in self.module.named_parameters()
-            if any(parameter.startswith(f"{root}.") for root in roots)
-        )
-        return Scope(name, owned, tuple(roots))
+        return self.place({name: value for name, value in inputs.items() if name in self.accepts}, labels)
 
 
 def load_text(folder: Path, label_names: Sequence[str]) -> TextClassifier:

@@ -1,0 +1,163 @@
+"""A scope opened for work behind its frozen prefix, whose outputs are computed once and kept."""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+
+from influence_core.artefacts import CODE_VERSION
+from influence_core.errors import UserError
+from influence_core.events import Progress
+from influence_core.models.classifier import Classifier, Rows, Scope
+from influence_core.models.loading import load, rows_of, scope_of
+from influence_core.models.stored import Form, Store
+from influence_core.models.suffix import BATCH, Suffix, cut
+from influence_core.runs.locks import locked
+from influence_core.specs import Split
+from influence_core.workspace import Workspace
+
+DEFAULT_CACHE_GB = "2"
+PHASE = "computing the frozen part's outputs"
+
+_fingerprints: WeakKeyDictionary[Classifier, dict[tuple[str, ...], str]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint's scope, ready for gradients, curvature and training steps."""
+
+    classifier: Classifier  # what to work with: behind the frozen prefix, or the whole
+    scope: Scope  # valid for both
+    whole: Classifier
+    reason: str | None  # why there is no prefix; None where it is used
+
+
+def cache_limit() -> float:
+    """Return the bytes that ``INFLUENCE_CACHE_GB`` (default 2; 0 turns the cache off) allows a workspace."""
+    given = os.environ.get("INFLUENCE_CACHE_GB", DEFAULT_CACHE_GB)
+    try:
+        limit = float(given)
+    except ValueError:
+        limit = math.nan
+    if not limit >= 0:
+        raise UserError(f"INFLUENCE_CACHE_GB = {given!r} is not a number of gigabytes: set 0 (off) or more")
+    return limit * 1e9
+
+
+def open_scope(
+    workspace: Workspace, checkpoint: str | None, scope_name: str | None, *, only_kept: bool = False
+) -> Opened:
+    """Open a checkpoint's scope (None: the workspace's), behind its frozen prefix where that can be kept.
+
+    It can where all that precedes the scope is frozen and its outputs for every split of the
+    workspace fit `cache_limit`. With ``only_kept`` a prefix whose outputs for the training rows are
+    not there yet is not used: work on a few rows must not wait for all of them. Raises `UserError`
+    for an unknown scope or a limit that is none.
+    """
+    whole = load(workspace, checkpoint)
+    scope = scope_of(workspace, whole, scope_name)
+    limit = cache_limit()
+    if limit == 0:
+        return Opened(whole, scope, whole, "INFLUENCE_CACHE_GB = 0 turns the store of the frozen part's outputs off")
+    suffix = cut(whole, scope)
+    if isinstance(suffix, str):
+        return Opened(whole, scope, whole, suffix)
+    needed = estimate(workspace, suffix)
+    if needed > limit:
+        reason = (
+            f"the frozen part's outputs would take {max(needed / 1e9, 0.1):.1f} GB, more than "
+            f"INFLUENCE_CACHE_GB = {limit / 1e9:g}"
+        )
+        return Opened(whole, scope, whole, reason)
+    if only_kept and _store(workspace, suffix, "train", rows_of(workspace, whole, "train")).missing():
+        return Opened(whole, scope, whole, "the frozen part's outputs are not computed yet")
+    return Opened(suffix, scope, whole, None)
+
+
+def estimate(workspace: Workspace, suffix: Suffix) -> int:
+    """Return the bytes that the frozen part's outputs take for all splits."""
+    form = form_of(workspace, suffix)
+    return form.unit_bytes * sum(
+        suffix.whole.size(item) if form.ragged else 1
+        for split in workspace.dataset.splits
+        for item in rows_of(workspace, suffix.whole, split).items
+    )
+
+
+def form_of(workspace: Workspace, suffix: Suffix) -> Form:
+    """Return the form of the frozen part's outputs, from one training row's."""
+    output = suffix.prefix(rows_of(workspace, suffix.whole, "train").batch([0]))[0].numpy()
+    return Form(output.shape[1:] if suffix.ragged else output.shape, suffix.ragged, str(output.dtype))
+
+
+def rows(
+    workspace: Workspace, opened: Opened, split: Split, labels: np.ndarray | None = None
+) -> Iterator[Progress | Rows]:
+    """Yield progress while outputs that are missing are computed, then the split's rows.
+
+    Labels are the original ones unless others are given ([N]). With a prefix, items are views into
+    the kept file; without, the encoded inputs. Another process that computes the same meanwhile is
+    waited for. Raises `UserError` when the disk is full.
+    """
+    plain = rows_of(workspace, opened.whole, split, labels)
+    suffix = opened.classifier
+    if not isinstance(suffix, Suffix):
+        yield plain
+        return
+    store = _store(workspace, suffix, split, plain)
+    if store.missing():
+        with locked(store.lock):
+            yield from _fill(store, suffix, plain)
+    yield Rows(suffix, store.open(), plain.labels)
+
+
+def _store(workspace: Workspace, suffix: Suffix, split: Split, plain: Rows) -> Store:
+    lengths = np.array([suffix.whole.size(item) for item in plain.items], dtype=np.int64)
+    folder = workspace.artefacts.make("prefix", store_key(workspace, suffix, split))
+    return Store(folder, lengths, form_of(workspace, suffix))
+
+
+def store_key(workspace: Workspace, suffix: Suffix, split: Split) -> dict[str, Any]:
+    """Return all that the outputs depend on: checkpoints with an equal frozen part share them."""
+    return {
+        "frozen": frozen_fingerprint(suffix),
+        "data": workspace.data_fingerprint,
+        "split": split,
+        "cut": suffix.frozen[-1],
+        "max_length": getattr(suffix.whole, "max_length", None),
+        "dtype": str(suffix.whole.dtype),
+        "code": CODE_VERSION,
+    }
+
+
+def frozen_fingerprint(suffix: Suffix) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of the frozen modules' parameters and buffers, once a classifier."""
+    known = _fingerprints.setdefault(suffix.whole, {})
+    if suffix.frozen not in known:
+        digest = hashlib.sha256()
+        for part in suffix.frozen:
+            for name, value in suffix.whole.module.get_submodule(part).state_dict().items():
+                digest.update(f"{part}.{name}\x1f{value.dtype}\x1f{tuple(value.shape)}\x1e".encode())
+                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        known[suffix.frozen] = digest.hexdigest()
+    return known[suffix.frozen]
+
+
+def _fill(store: Store, suffix: Suffix, plain: Rows) -> Iterator[Progress]:
+    """Compute the missing shards, in batches that depend on the rows alone."""
+    store.start()
+    missing = store.missing()
+    done = len(plain) - sum(stop - start for _, start, stop in missing)
+    for shard, start, stop in missing:
+        with store.writing(shard) as stream:
+            for numbers, batch in plain.buckets(start, stop, BATCH):
+                for row, output in zip(numbers, suffix.prefix(batch), strict=True):
+                    store.put(stream, int(row), output.numpy())
+                done += len(numbers)
+                yield Progress(phase=PHASE, done=done, total=len(plain))
