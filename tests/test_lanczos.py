@@ -1,32 +1,21 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
-from models import Mlp, mlp, random_tokens, seeded, split, tiny_bert, token_batch, vector_batch
-from torch import Tensor, nn
+from hessians import dense_hessian
+from models import mlp, split, vector_batch
+from torch import Tensor
 
-from influence_core.curvature.flat import directions_from_flat, flatten, unflatten
 from influence_core.curvature.hvp import HessianOperator
 from influence_core.curvature.lanczos import Eigenpairs, lanczos
+from influence_core.curvature.memory import basis_bytes, lanczos_bytes
 from influence_core.errors import UserError
 from influence_core.events import Progress
-from influence_core.models.classifier import Batch, Classifier
 
 
-def dense_hessian(classifier: Classifier, batch: Batch, l2: float = 0.0) -> Tensor:
-    """∇²L over all parameters, from torch.func, [P, P]."""
-    scope = classifier.scope("all")
-    own = classifier.parameters(scope)
-
-    def loss(flat: Tensor) -> Tensor:
-        losses = nn.functional.cross_entropy(
-            torch.func.functional_call(classifier.module, unflatten(flat, own), (), batch.inputs), batch.labels
-        )
-        return losses + l2 / 2 * flat.square().sum()
-
-    return torch.func.hessian(loss)(flatten(own, scope))
-
-
-def solve(matvec, size: int, *, k: int, iterations: int, seed: int = 0, dtype=torch.float64) -> Eigenpairs:
-    *_, pairs = lanczos(matvec, size, k=k, iterations=iterations, seed=seed, dtype=dtype, device=torch.device("cpu"))
+def solve(matvec, size: int, *, k: int, iterations: int, seed: int = 0, dtype=torch.float64, **room) -> Eigenpairs:
+    cpu = torch.device("cpu")
+    *_, pairs = lanczos(matvec, size, k=k, iterations=iterations, seed=seed, dtype=dtype, device=cpu, **room)
     assert isinstance(pairs, Eigenpairs)
     return pairs
 
@@ -161,129 +150,64 @@ def test_a_product_that_is_not_finite_is_an_error():
         solve(lambda v: v * float("nan"), 9, k=1, iterations=3)
 
 
-def test_flat_vectors_keep_the_scope_order():
-    classifier = mlp()
-    scope = classifier.scope("all")
-    own = classifier.parameters(scope)
-    flat = flatten(own, scope)
-    assert torch.equal(flat[:20], classifier.module.first.weight.flatten())
-    back = unflatten(flat, own)
-    assert all(torch.equal(back[name], value) for name, value in own.items())
-    directions = directions_from_flat(torch.stack([flat, 2 * flat]), own)
-    assert all(torch.equal(directions[name][1], 2 * value) for name, value in own.items())
-    with pytest.raises(ValueError, match="numbers do not fit"):
-        unflatten(flat[1:], own)
+@pytest.fixture
+def mapped(monkeypatch) -> list[int]:
+    """The numbers in each file that was mapped."""
+    counts, real = [], torch.from_file
+
+    def from_file(name, **options):
+        counts.append(options["size"])
+        return real(name, **options)
+
+    monkeypatch.setattr(torch, "from_file", from_file)
+    return counts
 
 
-@pytest.mark.parametrize("l2", [0.0, 0.3])
-@pytest.mark.parametrize("keep", [True, False])
-def test_products_agree_with_the_dense_hessian(keep, l2):
-    classifier, batch = mlp(), vector_batch(30)
-    dense = dense_hessian(classifier, batch, l2)
-    operator = HessianOperator(classifier, classifier.scope("all"), split(batch, 8), l2, keep_graph=keep)
-    columns = torch.stack([operator.matvec(row) for row in torch.eye(operator.size, dtype=torch.float64)], 1)
-    torch.testing.assert_close(columns, dense, rtol=1e-10, atol=1e-13)
-    assert torch.linalg.eigvalsh(dense).min() < (l2 or -1e-4)  # indefinite, but for l2
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_basis_in_a_file_gives_the_same_bits(tmp_path, mapped, dtype):
+    matrix = indefinite(80).to(dtype)
+    options = {"k": 6, "iterations": 30, "dtype": dtype}
+    count = basis_bytes(80, 30, dtype.itemsize)
+    inside = solve(lambda v: matrix @ v, 80, **options)
+    fits = solve(lambda v: matrix @ v, 80, **options, folder=tmp_path, memory_limit=count)
+    assert mapped == []
+    outside = solve(lambda v: matrix @ v, 80, **options, folder=tmp_path / "new", memory_limit=count - 1)
+    assert mapped == [80 * 30]
+    for pairs in (fits, outside):
+        assert torch.equal(pairs.values, inside.values)
+        assert torch.equal(pairs.vectors, inside.vectors)
+        assert pairs.orthogonality == inside.orthogonality
 
 
-@pytest.mark.parametrize("scope", ["head", "last:1", "all"])
-def test_products_agree_with_finite_differences(scope):
-    classifier, batch = tiny_bert(dropout=0.5), token_batch(*random_tokens(12))
-    chosen = classifier.scope(scope)
-    own = classifier.parameters(chosen)
-    operator = HessianOperator(classifier, chosen, split(batch, 5))
-    v = torch.randn(operator.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+def test_the_file_has_no_name_that_could_be_left_behind(tmp_path, mapped):
+    matrix, names = indefinite(20), []
 
-    def gradient(shift: float) -> Tensor:
-        moved = unflatten(flatten(own, chosen) + shift * v, own)
-        leaves = {name: value.clone().requires_grad_() for name, value in moved.items()}
-        loss = classifier.losses(batch, leaves).mean()
-        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
-        return flatten(dict(zip(leaves, found, strict=True)), chosen)
+    def matvec(v: Tensor) -> Tensor:
+        names.append(list(tmp_path.iterdir()))
+        if len(names) == 4:
+            raise KeyboardInterrupt
+        return matrix @ v
 
-    h = 1e-5
-    differences = (gradient(h) - gradient(-h)) / (2 * h)
-    product = operator.matvec(v)
-    assert torch.linalg.vector_norm(product - differences) < 1e-6 * torch.linalg.vector_norm(differences)
+    with pytest.raises(KeyboardInterrupt):
+        solve(matvec, 20, k=2, iterations=9, folder=tmp_path, memory_limit=0)
+    assert mapped == [20 * 9]
+    assert names == [[]] * 4
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_keeping_the_graph_changes_no_bit():
-    classifier, batch = tiny_bert(), token_batch(*random_tokens(9))
-    scope = classifier.scope("last:1")
-    kept = HessianOperator(classifier, scope, split(batch, 4))
-    fresh = HessianOperator(classifier, scope, split(batch, 4), keep_graph=False)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(3):
-        v = torch.randn(kept.size, generator=generator, dtype=torch.float64)
-        assert torch.equal(kept.matvec(v), fresh.matvec(v))
+def test_a_folder_without_room_for_the_basis_is_refused(tmp_path, monkeypatch):
+    options = {"k": 2, "iterations": 5, "memory_limit": 0}
+    taken = tmp_path / "file"
+    taken.touch()
+    with pytest.raises(UserError, match=r"cannot be kept in .*file"):
+        solve(lambda v: v, 9, folder=taken, **options)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=basis_bytes(9, 5, 8) - 1))
+    with pytest.raises(UserError, match="GB free: make room"):
+        solve(lambda v: v, 9, folder=tmp_path, **options)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=basis_bytes(9, 5, 8)))
+    assert solve(lambda v: v, 9, folder=tmp_path, **options).iterations == 5
 
 
-def test_the_operator_does_not_depend_on_the_batch_size():
-    classifier, batch = mlp(), vector_batch(200)
-    scope = classifier.scope("all")
-    v = torch.randn(flatten(classifier.parameters(scope), scope).numel(), dtype=torch.float64)
-    products = [HessianOperator(classifier, scope, split(batch, size), 0.1).matvec(v) for size in (7, 64, 200)]
-    for other in products[1:]:  # a mean of batch means would differ at 1e-2
-        torch.testing.assert_close(other, products[0], rtol=1e-12, atol=1e-14)
-
-
-class Normed(nn.Module):
-    """BatchNorm and dropout: whoever forgets eval mode gets other numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Linear(4, 6)
-        self.norm = nn.BatchNorm1d(6)
-        self.drop = nn.Dropout(0.5)
-        self.unused = nn.Linear(2, 2)
-        self.out = nn.Linear(6, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.drop(torch.tanh(self.norm(self.first(x)))))
-
-
-def test_eval_mode_own_buffers_and_nothing_left_behind():
-    classifier, batch = Classifier(seeded(Normed), ["a", "b", "c"]), vector_batch(20)
-    classifier.module.norm.running_mean += 0.5
-    scope = classifier.scope("all")
-    dense = dense_hessian(classifier, batch)
-    classifier.module.train()
-    state = {name: value.clone() for name, value in classifier.module.state_dict().items()}
-    operator = HessianOperator(classifier, scope, split(batch, 6))
-    v = torch.randn(operator.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    torch.testing.assert_close(operator.matvec(v), dense @ v, rtol=1e-9, atol=1e-12)
-    assert all(part.training for part in classifier.module.modules())
-    assert not any(parameter.requires_grad for parameter in classifier.module.parameters())
-    assert all(torch.equal(value, state[name]) for name, value in classifier.module.state_dict().items())
-
-
-def test_a_loss_linear_in_the_scope_has_only_l2():
-    class Linearised(Classifier):
-        def losses(self, batch, parameters=None, buffers=None):
-            return self.logits(batch, parameters, buffers)[:, 0]
-
-    module = seeded(nn.Sequential, nn.Linear(4, 3))
-    module.forward = lambda x: module[0](x)
-    classifier = Linearised(module, ["a", "b", "c"])
-    operator = HessianOperator(classifier, classifier.scope("all"), [vector_batch(5)], 0.25)
-    v = torch.ones(operator.size, dtype=torch.float64)
-    assert torch.equal(operator.matvec(v), 0.25 * v)
-
-
-def test_no_rows_is_an_error():
-    with pytest.raises(UserError, match="at least one row"):
-        HessianOperator(mlp(), mlp().scope("all"), [])
-
-
-class Fused(Mlp):
-    def forward(self, x: Tensor) -> Tensor:
-        q = self.first(x)[:, None, None].repeat(1, 1, 2, 1)
-        return self.last(nn.functional.scaled_dot_product_attention(q, q, q)[:, 0, 0])
-
-
-def test_fused_attention_is_an_error_that_says_what_to_do():
-    classifier = Classifier(seeded(Fused, 4, 8, 3, dtype=torch.float32), ["a", "b", "c"])
-    batch = vector_batch(3, dtype=torch.float32)
-    operator = HessianOperator(classifier, classifier.scope("all"), [batch])
-    with pytest.raises(UserError, match="attn_implementation"):
-        operator.matvec(torch.ones(operator.size))
+def test_memory_is_told_before_the_run():
+    assert lanczos_bytes(1000, k=32, iterations=64) == 64 * 1000 * 4 + 32 * 1000 * 4
+    assert basis_bytes(9, iterations=64) == 9 * 9 * 4  # no more vectors than dimensions

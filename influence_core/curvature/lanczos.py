@@ -7,10 +7,12 @@ Hessian-vector product.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from influence_core.curvature.basis import BASIS_BYTES, make_basis
 from influence_core.errors import UserError
 from influence_core.events import Progress
 
@@ -40,14 +42,19 @@ def lanczos(
     seed: int,
     dtype: torch.dtype,
     device: torch.device,
+    folder: Path | None = None,
+    memory_limit: int = BASIS_BYTES,
 ) -> Iterator[Progress | Eigenpairs]:
     """Yield `Progress` after each iteration and the `Eigenpairs` last (paper, Sec. 4.2).
 
     ``matvec`` maps [P] to [P], P = ``size``. Memory: ``iterations`` × P numbers for the basis, then
-    k × P for the vectors. The start vector comes from a generator of its own seeded by ``seed``.
+    k × P for the vectors (`memory.lanczos_bytes`); a basis above ``memory_limit`` bytes is kept in a
+    nameless file in ``folder``, if one is given, with the same result. The start vector comes from a
+    generator of its own seeded by ``seed``.
 
     Raises:
-        UserError: k larger than the number of parameters or of iterations, or a product that is not finite.
+        UserError: k larger than the number of parameters or of iterations, a product that is not
+            finite, or no room for the basis in the folder.
     """
     if not 1 <= k <= size:
         raise UserError(f"k = {k} eigenpairs of {size} parameters: choose k from 1 to {size}")
@@ -55,14 +62,14 @@ def lanczos(
         raise UserError(f"k = {k} eigenpairs need at least as many iterations, got {iterations}: raise iterations")
     steps = min(iterations, size)
     generator = torch.Generator().manual_seed(seed)
-    basis = torch.zeros(steps, size, dtype=dtype, device=device)
+    basis = make_basis(steps, size, dtype, device, folder, memory_limit)
     diagonal, off_diagonal = torch.zeros(steps, dtype=torch.float64), torch.zeros(steps, dtype=torch.float64)
     tiny = 100 * torch.finfo(dtype).eps  # relative to the largest entry of T, which ‖H‖ is at least
     scale, restarts = 0.0, 0
-    basis[0] = _fresh(basis[:0], generator)
+    basis[0] = _fresh(basis[:0], generator, device)
     for step in range(steps):
         done = basis[: step + 1]
-        w = matvec(basis[step]).to(device, torch.float64)
+        w = matvec(basis[step].to(device)).to(device, torch.float64)
         w, coefficients = _orthogonalise(w, done)
         diagonal[step] = coefficients[step]
         beta = float(torch.linalg.vector_norm(w))
@@ -75,7 +82,7 @@ def lanczos(
         off_diagonal[step] = 0.0 if invariant or step + 1 == size else beta
         if step + 1 < steps:
             restarts += invariant
-            basis[step + 1] = _fresh(done, generator) if invariant else w / beta
+            basis[step + 1] = _fresh(done, generator, device) if invariant else w / beta
         yield Progress(phase="Lanczos", done=step + 1, total=steps, unit="iterations")
     tridiagonal = torch.diag(diagonal) + torch.diag(off_diagonal[:-1], 1) + torch.diag(off_diagonal[:-1], -1)
     values, combinations = torch.linalg.eigh(tridiagonal)
@@ -85,7 +92,7 @@ def lanczos(
         values=values[order],
         vectors=_combine(chosen.to(device), basis),
         residuals=(off_diagonal[-1] * chosen[-1]).abs(),
-        orthogonality=_orthogonality(basis),
+        orthogonality=_orthogonality(basis, device),
         iterations=steps,
         negative=int((values[order] < 0).sum()),
         restarts=restarts,
@@ -93,21 +100,21 @@ def lanczos(
     )
 
 
-def _fresh(basis: Tensor, generator: torch.Generator) -> Tensor:
+def _fresh(basis: Tensor, generator: torch.Generator, device: torch.device) -> Tensor:
     """Draw a unit vector [P] orthogonal to the rows of the basis so far [j, P]."""
-    w = torch.randn(basis.shape[1], generator=generator, dtype=torch.float64).to(basis.device)
+    w = torch.randn(basis.shape[1], generator=generator, dtype=torch.float64).to(device)
     for _ in range(2):  # little may be left of w when the basis nearly fills the space
         w, _ = _orthogonalise(w, basis)
         w /= torch.linalg.vector_norm(w)
     return w
 
 
-def _chunks(basis: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the basis [j, P] in float64, some columns at a time."""
+def _chunks(basis: Tensor, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the basis [j, P] in float64 on the device, some columns at a time."""
     width = max(1, CHUNK_ELEMENTS // max(1, len(basis)))
     for start in range(0, basis.shape[1], width):
         columns = slice(start, start + width)
-        yield columns, basis[:, columns].double()
+        yield columns, basis[:, columns].to(device).double()
 
 
 def _orthogonalise(w: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,26 +125,27 @@ def _orthogonalise(w: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     first = torch.zeros(len(basis), dtype=torch.float64, device=w.device)
     second = torch.zeros_like(first)
     w = w.clone()
-    for columns, part in _chunks(basis):
+    for columns, part in _chunks(basis, w.device):
         first += part @ w[columns]
-    for columns, part in _chunks(basis):
+    for columns, part in _chunks(basis, w.device):
         w[columns] -= first @ part
         second += part @ w[columns]
-    for columns, part in _chunks(basis):
+    for columns, part in _chunks(basis, w.device):
         w[columns] -= second @ part
     return w, first + second
 
 
 def _combine(combinations: Tensor, basis: Tensor) -> Tensor:
     """Return combinationsᵀ · basis, [k, P], from [m, k] and [m, P]."""
-    vectors = basis.new_empty(combinations.shape[1], basis.shape[1])
-    for columns, part in _chunks(basis):
+    size = (combinations.shape[1], basis.shape[1])
+    vectors = torch.empty(size, dtype=basis.dtype, device=combinations.device)
+    for columns, part in _chunks(basis, combinations.device):
         vectors[:, columns] = (combinations.T @ part).to(basis.dtype)
     return vectors
 
 
-def _orthogonality(basis: Tensor) -> float:
-    gram = -torch.eye(len(basis), dtype=torch.float64, device=basis.device)
-    for _, part in _chunks(basis):
+def _orthogonality(basis: Tensor, device: torch.device) -> float:
+    gram = -torch.eye(len(basis), dtype=torch.float64, device=device)
+    for _, part in _chunks(basis, device):
         gram += part @ part.T
     return float(torch.linalg.matrix_norm(gram, ord=2))
