@@ -3,7 +3,7 @@
 import os
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -11,7 +11,20 @@ from influence_core.errors import StaleError, UserError
 from influence_core.fingerprints import key_hash
 from influence_core.home import read_json, write_json
 
+if TYPE_CHECKING:
+    from influence_core.workspace import Workspace
+
 CODE_VERSION = 1  # raise it when the meaning of a stored number changes
+
+
+def base_key(workspace: "Workspace", checkpoint: str | None, scope: str | None) -> dict[str, Any]:
+    """Return what all that is made of gradients depends on."""
+    return {
+        "checkpoint": workspace.checkpoint(checkpoint).fingerprint,
+        "data": workspace.data_fingerprint,
+        "scope": scope or workspace.scope,
+        "code": CODE_VERSION,
+    }
 
 
 def write_parquet(path: Path, table: pd.DataFrame) -> None:

@@ -14,7 +14,7 @@ def desired_label(workspace: Workspace, spec: CorrectionSpec) -> int:
 
 def ranking_spec(spec: CorrectionSpec) -> RankSpec:
     """Return the ranking that the correction picks its rows from."""
-    shared = ("workspace", "checkpoint", "scope", "example", "method", "target", "by")
+    shared = ("workspace", "checkpoint", "scope", "example", "method", "settings", "target", "by")
     return RankSpec(**{name: getattr(spec, name) for name in shared}, top=spec.k)
 
 

@@ -1,23 +1,26 @@
-"""How long a run is going to take, from rates measured on this machine."""
+"""How long a run is going to take and what memory it needs, from rates measured on this machine."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from influence_core.attribution.abif import Abif, has_basis
-from influence_core.attribution.tables import IndexArrays, Table
-from influence_core.attribution.tracin import TracIn
+from influence_core.attribution.base import Cost, Query
+from influence_core.attribution.explaining import queries as explained
+from influence_core.attribution.methods import method_for
+from influence_core.attribution.ranking import resolve
+from influence_core.attribution.sample import sample_size
 from influence_core.rates import rate
+from influence_core.sizes import scope_size
 from influence_core.specs import (
-    DEFAULT_HESSIAN_ROWS,
     RETENTION_ROWS,
     WARM_BATCHES,
     CorrectionSpec,
+    ExplainSpec,
     IndexSpec,
     PredictSpec,
     RankSpec,
     Split,
+    SuspectsSpec,
 )
 
 if TYPE_CHECKING:
@@ -31,36 +34,43 @@ PROJECT_32 = 45.0  # rows a second, projected on 32 directions
 TRAIN = 90.0  # rows a second, forward and backward
 HESSIAN = 32.0  # rows a second of one Hessian-vector product (256 rows in 8 s)
 START = 6.0  # seconds: torch and the checkpoint into a worker
+NUMBER = 4  # bytes of a parameter
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A length of time, with words for a button."""
+    """A length of time and an amount of memory, with words for a button."""
 
     seconds: float
+    bytes: int = 0  # of vectors held beside model and data
 
     @property
     def words(self) -> str:
-        """Write it rounded ("about 20 s", "about 12 min", "about 3 h")."""
+        """Write it rounded ("about 20 s", "about 12 min, 1.5 GB", "about 3 h")."""
         if self.seconds < 90:
-            return f"about {max(5, 5 * round(self.seconds / 5))} s"
-        if self.seconds < 90 * 60:
-            return f"about {round(self.seconds / 60)} min"
-        return f"about {round(self.seconds / 3600)} h"
+            said = f"about {max(5, 5 * round(self.seconds / 5))} s"
+        elif self.seconds < 90 * 60:
+            said = f"about {round(self.seconds / 60)} min"
+        else:
+            said = f"about {round(self.seconds / 3600)} h"
+        return said if self.bytes < 1e8 else f"{said}, {self.bytes / 1e9:.1f} GB"
 
 
-def estimate(workspace: "Workspace", spec: PredictSpec | RankSpec | IndexSpec | CorrectionSpec) -> Estimate:
+AnyEstimated = PredictSpec | RankSpec | ExplainSpec | SuspectsSpec | IndexSpec | CorrectionSpec
+
+
+def estimate(workspace: "Workspace", spec: AnyEstimated) -> Estimate:
     """Estimate a run of this spec, counting only what is not kept yet; NumPy only."""
-    speed = rate("forward", FORWARD) / FORWARD
-    if isinstance(spec, PredictSpec):
-        work = _predicting(workspace, spec.split)
-    elif isinstance(spec, RankSpec):
-        work = _ranking(workspace, spec)
-    elif isinstance(spec, IndexSpec):
-        work = _indexing(workspace, spec)
-    else:
-        work = _correcting(workspace, spec)
-    return Estimate(START + work / speed)
+    cost, held = _cost(workspace, spec), 0
+    if cost.vectors:
+        held = cost.vectors * NUMBER * scope_size(workspace, spec.checkpoint, getattr(spec, "scope", None))
+    return Estimate(START + seconds(cost) / (rate("forward", FORWARD) / FORWARD), held)
+
+
+def seconds(cost: Cost) -> float:
+    """Return how long a cost takes at the default speed."""
+    spent = cost.forward / FORWARD + cost.hessian / HESSIAN + cost.trained / TRAIN
+    return spent + sum(projecting(rows, directions) for rows, directions in cost.projections)
 
 
 def projecting(rows: int, directions: int) -> float:
@@ -69,53 +79,59 @@ def projecting(rows: int, directions: int) -> float:
     return rows * (1 / PROJECT_ONE + each * (directions - 1))
 
 
-def _predicting(workspace: "Workspace", split: Split) -> float:
-    return len(workspace.dataset.splits[split]) / FORWARD
+def _cost(workspace: "Workspace", spec: AnyEstimated) -> Cost:
+    if isinstance(spec, PredictSpec):
+        return _predicting(workspace, spec.split)
+    if isinstance(spec, RankSpec):
+        return _ranking(workspace, spec)
+    if isinstance(spec, ExplainSpec):
+        return _explaining(workspace, spec)
+    if isinstance(spec, SuspectsSpec):
+        ready = method_for(workspace, spec).self_scores(workspace, spec) is not None
+        return Cost() if ready else Cost(projections=((len(workspace.train), 1),))
+    return _indexing(workspace, spec) if isinstance(spec, IndexSpec) else _correcting(workspace, spec)
 
 
-def _ranking(workspace: "Workspace", spec: RankSpec) -> float:
+def _predicting(workspace: "Workspace", split: Split) -> Cost:
+    return Cost(forward=len(workspace.dataset.splits[split]))
+
+
+def _ranking(workspace: "Workspace", spec: RankSpec) -> Cost:
     split, _ = workspace.locate(spec.example)
-    seconds = 0.0
-    if spec.target == "predicted" and workspace.predictions(split, spec.checkpoint) is None:
-        seconds += _predicting(workspace, split)
-    index = Abif().table(workspace, spec)
-    if spec.method == "abif" or (spec.method is None and index is not None):
-        stale = 0
-        if index is not None and spec.refresh:
-            manifest = index.manifest
-            arrays = IndexArrays(index.folder, manifest["rows"], len(manifest["eigenvalues"]))
-            stale = int((arrays.read("labels") != workspace.labels().values).sum())
-        return seconds + projecting(stale + 1, index.key["k"] if index is not None else 1)
-    ready = workspace.ready(spec.model_copy(update={"method": "tracin", "refresh": False}))
-    if ready is None:
-        return seconds + projecting(len(workspace.train), 1)
-    return seconds + projecting(_stale(TracIn().table(workspace, spec), workspace) if spec.refresh else 0, 1)
+    query, cost = resolve(workspace, spec), Cost()
+    if query is None:  # any target costs the same
+        query, cost = Query(spec.example, 0), _predicting(workspace, split)
+    return cost + method_for(workspace, spec).cost(workspace, spec, [query], spec.refresh)
 
 
-def _stale(table: Table, workspace: "Workspace") -> int:
-    from safetensors.numpy import load_file
+def _explaining(workspace: "Workspace", spec: ExplainSpec) -> Cost:
+    found = explained(workspace, spec)
+    if found is None:
+        return _predicting(workspace, spec.split)
+    return method_for(workspace, spec).cost(workspace, spec, found)
 
-    made = load_file(table.folder / "train.safetensors")["labels"]
-    return int(np.count_nonzero(made != workspace.labels().values))
 
-
-def _indexing(workspace: "Workspace", spec: IndexSpec) -> float:
+def _indexing(workspace: "Workspace", spec: IndexSpec) -> Cost:
     asked = RankSpec(workspace=spec.workspace, checkpoint=spec.checkpoint, scope=spec.scope, example="")
     index = Abif().table(workspace, asked)
     solved = index is not None and has_basis(index) and index.key["k"] == spec.k and not spec.rebuild
-    rows = spec.hessian_rows or min(DEFAULT_HESSIAN_ROWS, len(workspace.train))
-    solving = 0.0 if solved else spec.iterations * rows / HESSIAN
-    return solving + projecting(len(workspace.train), spec.k)
+    products = 0 if solved else spec.iterations
+    return Cost(
+        hessian=products * sample_size(workspace, spec.hessian_rows),
+        projections=((len(workspace.train), spec.k),),
+        vectors=spec.k + products,
+    )
 
 
-def _correcting(workspace: "Workspace", spec: CorrectionSpec) -> float:
+def _correcting(workspace: "Workspace", spec: CorrectionSpec) -> Cost:
     split, _ = workspace.locate(spec.example)
     recorded = workspace.checkpoint(spec.checkpoint).optimizer or {}
     source = spec.optimizer_state or ("checkpoint" if "state" in recorded else "warm")
     kind = recorded.get("kind", "adam") if spec.optimizer == "checkpoint" else spec.optimizer
     wanted = {"checkpoint": workspace.checkpoint(spec.checkpoint).fingerprint, "batch_size": spec.batch_size}
     kept = any((path / "state.safetensors").exists() for path, _ in workspace.artefacts.find("warm", **wanted))
-    warming = WARM_BATCHES * spec.batch_size / TRAIN if source == "warm" and kind == "adam" and not kept else 0.0
+    warming = WARM_BATCHES * spec.batch_size if source == "warm" and kind == "adam" and not kept else 0
     # both trajectories train on the batch and pass the perturbation's rows; the retention rows are read
-    step = 2 * (spec.batch_size + spec.k) / TRAIN + (RETENTION_ROWS + 2) / FORWARD
-    return warming + spec.steps * step + _predicting(workspace, split)
+    return _predicting(workspace, split) + Cost(
+        trained=warming + spec.steps * 2 * (spec.batch_size + spec.k), forward=spec.steps * (RETENTION_ROWS + 2)
+    )

@@ -1,10 +1,11 @@
-"""A ranking of training rows for one test row, as a person and a program read it."""
+"""Rankings of training rows, for one test row or of suspects, as a person and a program read them."""
 
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from influence_core.specs import Method, Order
+from influence_core.settings import Method
+from influence_core.specs import Order
 
 
 class RankedRow(BaseModel):
@@ -48,3 +49,32 @@ class Ranking(BaseModel):
     notes: dict[str, Any] = {}  # the method's own settings (k, iterations, eigenvalues kept, …)
     proponents: list[RankedRow]
     opponents: list[RankedRow]
+
+
+class Suspect(BaseModel):
+    """One training row by its influence on itself: the decrease of its own loss per unit of ε."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    rank: int  # from 1
+    score: float
+    label: str  # as it stands
+    gold: str | None = None  # where the truth is known
+    text: str
+    stale: bool = False  # the label changed since the products were made
+
+
+class Suspects(BaseModel):
+    """The training rows most influential on themselves, and all that their order depends on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Method
+    scope: str
+    checkpoint: str
+    cursor: int  # label events counted in the labels shown
+    rows: int  # training rows ranked
+    stale: int  # of these, relabelled since
+    made: str  # when the products were made (UTC)
+    suspects: list[Suspect]

@@ -19,8 +19,8 @@ from pydantic import (
 )
 
 from influence_core.errors import UserError
+from influence_core.settings import SETTINGS, Method, Settings, check_settings
 
-Method = Literal["abif", "tracin"]
 Order = Literal["cosine", "score"]
 Strategy = Literal["proponents", "opponents", "random"]
 Split = Literal["train", "validation", "test"]
@@ -54,6 +54,30 @@ class Scoped(Spec):
     """A spec whose work is restricted to a parameter scope (``head``, ``last:n``, ``all``)."""
 
     scope: Scope = None  # None: the workspace's
+
+
+class Attributed(Scoped):
+    """A spec that names an attribution method, with the method's own settings (`influence_core.settings`)."""
+
+    method: Method | None = None  # None: abif if an index exists, else tracin
+    settings: dict[str, Any] = {}  # only those that differ from the default
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_settings(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("settings"), dict):
+            return values
+        if values.get("method") not in {None, *SETTINGS}:
+            return values  # the field's own check says so
+        try:
+            return {**values, "settings": check_settings(values.get("method"), values["settings"])}
+        except ValidationError as error:
+            raise ValueError(one_line(error)) from None
+
+    @property
+    def own(self) -> Settings:
+        """The method's settings, defaults included."""
+        return SETTINGS[self.method or "tracin"](**self.settings)
 
 
 class OpenSpec(BaseModel):
@@ -96,19 +120,46 @@ class IndexSpec(Scoped):
         return self
 
 
-class RankSpec(Scoped):
+class RankSpec(Attributed):
     """Rank the training rows for one test row."""
 
     kind: Literal["rank"] = "rank"
     example: str
-    method: Method | None = None  # None: abif if an index exists, else tracin
     target: str = "predicted"  # predicted, gold, or a label's name
     by: Order = "cosine"
     top: Annotated[int, Field(ge=1, le=100_000)] = 50
     refresh: bool = False  # re-project training rows relabelled since the products were made
 
 
-class CorrectionSpec(Scoped):
+class ExplainSpec(Attributed):
+    """Compute what the rankings of many test rows need, many at a time: by default of all mispredictions."""
+
+    kind: Literal["explain"] = "explain"
+    split: Split = "test"
+    examples: tuple[str, ...] = ()  # empty: every misprediction of the split
+    target: str = "predicted"
+
+
+class SuspectsSpec(Attributed):
+    """Rank the training rows by their influence on themselves (DEFINITIONS, Self-influence)."""
+
+    kind: Literal["suspects"] = "suspects"
+    top: Annotated[int, Field(ge=1, le=100_000)] = 50
+
+
+class StabilitySpec(Scoped):
+    """Compare ABIF rankings between Hessian samples: each size with seed 0, and the first size with other seeds."""
+
+    kind: Literal["stability"] = "stability"
+    hessian_rows: Annotated[tuple[int, ...], Field(min_length=1)] = (256, 128, 512)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1)
+    k: Annotated[int, Field(ge=1, le=512)] = 32
+    iterations: Annotated[int, Field(ge=1, le=2048)] = 64
+    queries: Annotated[int, Field(ge=1)] = 16
+    top: Annotated[int, Field(ge=1)] = 20
+
+
+class CorrectionSpec(Attributed):
     """Fine-tune a few steps on L + ε·l_B and watch one misprediction (paper, Sec. 6).
 
     The weight of B is given as ``epsilon`` or as ``share`` s = ε / (1 + ε); neither means the
@@ -118,7 +169,6 @@ class CorrectionSpec(Scoped):
     kind: Literal["correct"] = "correct"
     example: str
     strategy: Strategy = "proponents"
-    method: Method | None = None
     by: Order = "cosine"
     desired: str = "gold"
     target: str = "predicted"
@@ -148,9 +198,9 @@ class CorrectionSpec(Scoped):
         return share / (1 - share)
 
 
-AnySpec = OpenSpec | PredictSpec | IndexSpec | RankSpec | CorrectionSpec
+AnySpec = OpenSpec | PredictSpec | IndexSpec | RankSpec | ExplainSpec | SuspectsSpec | CorrectionSpec | StabilitySpec
 LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-KINDS = ("open", "predict", "index", "rank", "correct")
+KINDS = ("open", "predict", "index", "rank", "explain", "suspects", "correct", "stability")
 _adapter: TypeAdapter[AnySpec] = TypeAdapter(Annotated[AnySpec, Field(discriminator="kind")])
 
 

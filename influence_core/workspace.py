@@ -2,31 +2,25 @@
 
 import datetime
 import re
-import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from influence_core.artefacts import CODE_VERSION, Artefacts
 from influence_core.data.dataset import Dataset
 from influence_core.errors import UserError
-from influence_core.events import Progress, Result, Step
 from influence_core.fingerprints import tensors_fingerprint
 from influence_core.home import folder, read_json, write_json
+from influence_core.in_process import InProcess
 from influence_core.labels.events import LabelEvent, Verdict
 from influence_core.labels.store import LabelStore
-from influence_core.rankings import Ranking
-from influence_core.runs import registry
-from influence_core.specs import CorrectionSpec, IndexSpec, PredictSpec, RankSpec, Spec, Split, one_line
-
-S = TypeVar("S", bound=Spec)
+from influence_core.specs import PredictSpec, Split
 
 WEIGHTS = "model.safetensors"
 DEMOS = ("demo:movie-reviews",)
@@ -56,7 +50,7 @@ class Labels:
     cursor: int  # sequence number of the last event counted
 
 
-class Workspace:
+class Workspace(InProcess):
     """One dataset (ids, inputs, original labels) and a tree of checkpoints."""
 
     def __init__(self, path: Path) -> None:
@@ -294,7 +288,7 @@ class Workspace:
             raise UserError(f"{self.name} has no {split} split: choose one of {', '.join(self.dataset.splits)}")
         if (cached := self.predictions(split, checkpoint)) is not None:
             return cached
-        self._run(PredictSpec(workspace=self.name, checkpoint=checkpoint, split=split))
+        self.outcome(PredictSpec(workspace=self.name, checkpoint=checkpoint, split=split))
         made = self.predictions(split, checkpoint)
         assert made is not None
         return made
@@ -317,52 +311,6 @@ class Workspace:
         frame = self.examples(split, checkpoint)
         wrong = frame[frame["prediction"] != frame["label"]]
         return wrong.sort_values("confidence", ascending=False, kind="stable").reset_index(drop=True)
-
-    # runs in this process
-
-    def index(self, **options: Any) -> dict[str, Any]:
-        """Build (or finish) the ABIF index in this process; returns its summary."""
-        return self._run(self.spec(IndexSpec, options))
-
-    def rank(self, example: str, **options: Any) -> Ranking:
-        """Rank the training rows for one test row in this process; options as `RankSpec`."""
-        return Ranking(**self._run(self.spec(RankSpec, {"example": example, **options})))
-
-    def ready(self, spec: RankSpec) -> Ranking | None:
-        """Return the ranking if it follows from what is cached, without torch; otherwise None."""
-        return registry.ready(self, spec)
-
-    def correct(self, example: str, result: Path | None = None, **options: Any) -> Iterator[Progress | Step | Result]:
-        """Run a correction in this process, step by step; options as `CorrectionSpec`.
-
-        What it leaves (parameters, manifest) goes into ``result`` if given, from where `keep` takes it.
-        """
-        spec = self.spec(CorrectionSpec, {"example": example, **options})
-        if result is not None:
-            yield from registry.start(spec, result)
-            return
-        with tempfile.TemporaryDirectory() as temporary:
-            yield from registry.start(spec, Path(temporary))
-
-    def keep(self, result: Path, name: str) -> Checkpoint:
-        """Make what a correction left in ``result`` a checkpoint of this workspace."""
-        from influence_core.keeping import keep
-
-        return keep(self, result, name)
-
-    def spec(self, kind: type[S], options: dict[str, Any]) -> S:
-        """Build a validated spec for this workspace; `UserError` says in one line what is wrong."""
-        try:
-            return kind(**{"workspace": self.name, **options})
-        except ValidationError as error:
-            raise UserError(one_line(error)) from None
-
-    def _run(self, spec: PredictSpec | IndexSpec | RankSpec) -> dict[str, Any]:
-        with tempfile.TemporaryDirectory() as temporary:
-            for event in registry.start(spec, Path(temporary)):
-                if isinstance(event, Result):
-                    return event.value
-        raise RuntimeError(f"the run {spec!r} ended without a result")
 
 
 def now() -> str:

@@ -9,7 +9,8 @@ from torch import nn
 from influence_core.attribution import cache
 from influence_core.attribution.abif import Abif, has_basis
 from influence_core.attribution.base import Query, Ready
-from influence_core.attribution.indexing import hessian_numbers, index_key
+from influence_core.attribution.hessian import hessian_numbers
+from influence_core.attribution.indexing import index_key
 from influence_core.attribution.projection import Projection
 from influence_core.attribution.tables import IndexArrays, Table
 from influence_core.attribution.tracin import TracIn
@@ -22,10 +23,10 @@ from influence_core.specs import IndexSpec, RankSpec
 
 def gradients(work: Projection, items, labels) -> np.ndarray:
     """Loss gradients of single rows, one by one, [n, P] float64."""
-    rows = Rows(work.classifier, items, labels)
+    rows = Rows(work.opened.whole, items, labels)
     out = []
     for row in range(len(labels)):
-        own = row_gradients(work.classifier, work.scope, rows.batch([row]))
+        own = row_gradients(work.opened.whole, work.scope, rows.batch([row]))
         out.append(torch.cat([own[name][0].flatten() for name in work.scope.parameters]).double().numpy())
     return np.stack(out)
 
@@ -37,13 +38,13 @@ def work(opened) -> Projection:
 
 @pytest.fixture
 def train_gradients(opened, work) -> np.ndarray:
-    rows = rows_of(opened, work.classifier, "train")
+    rows = rows_of(opened, work.opened.whole, "train")
     return gradients(work, rows.items, rows.labels)
 
 
 def query_gradient(opened, work, example, target) -> np.ndarray:
     split, row = opened.locate(example)
-    return gradients(work, [rows_of(opened, work.classifier, split).items[row]], [target])[0]
+    return gradients(work, [rows_of(opened, work.opened.whole, split).items[row]], [target])[0]
 
 
 def by_id(ranking) -> dict:
@@ -119,14 +120,14 @@ def dense_hessian(work: Projection, items, labels) -> np.ndarray:
     """∇² of the mean loss by autograd's own dense function, [P, P]: slow, and independent of our products."""
     from torch.autograd.functional import hessian
 
-    batch = Rows(work.classifier, items, labels).batch(range(len(labels)))
-    own = work.classifier.parameters(work.scope)
+    batch = Rows(work.opened.whole, items, labels).batch(range(len(labels)))
+    own = work.opened.whole.parameters(work.scope)
     sizes = [own[name].numel() for name in work.scope.parameters]
 
     def loss(flat):
         parts = flat.split(sizes)
         given = {n: p.view_as(own[n]) for n, p in zip(work.scope.parameters, parts, strict=True)}
-        return work.classifier.losses(batch, given).mean()
+        return work.opened.whole.losses(batch, given).mean()
 
     flat = torch.cat([own[name].flatten() for name in work.scope.parameters])
     return hessian(loss, flat).double().numpy()
@@ -136,7 +137,7 @@ def test_abif_from_the_index_equals_the_truncated_eigen_sum_of_a_dense_hessian(o
     opened_head = {"scope": "head", "k": 6, "iterations": 60, "hessian_rows": 40}
     summary = opened.index(**opened_head)
     work = Projection(opened, None, "head")
-    rows = rows_of(opened, work.classifier, "train")
+    rows = rows_of(opened, work.opened.whole, "train")
     spec = IndexSpec(workspace=opened.name, **opened_head)
     numbers = hessian_numbers(len(rows), spec.hessian_rows, spec.seed)
     values, vectors = np.linalg.eigh(dense_hessian(work, [rows.items[row] for row in numbers], rows.labels[numbers]))

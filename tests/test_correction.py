@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from influence_core.correction.optimizer import optimizer_of
 from influence_core.correction.run import RETENTION_ROWS, retention_rows
 from influence_core.correction.strategies import STRATEGIES, Request
 from influence_core.errors import RunFailedError, UserError
@@ -17,6 +16,7 @@ from influence_core.home import read_json
 from influence_core.models.loading import load, rows_of
 from influence_core.runs.stopping import request_stop
 from influence_core.specs import CorrectionSpec
+from influence_core.trajectory.start import optimizer_of
 
 FAST = {"optimizer": "sgd", "learning_rate": 0.1, "k": 6, "batch_size": 16, "method": "tracin"}
 
@@ -201,7 +201,7 @@ def test_the_base_loss_keeps_the_original_labels_and_b_alone_is_relabelled(opene
 
 
 def test_warm_state_is_the_default_for_adam_and_is_kept(opened, wrong, monkeypatch, tmp_path):
-    monkeypatch.setattr("influence_core.correction.optimizer.WARM_BATCHES", 5)
+    monkeypatch.setattr("influence_core.trajectory.start.WARM_BATCHES", 5)
     options = {**FAST, "optimizer": "checkpoint", "learning_rate": 1e-3, "steps": 2}
     _, _, progress = split_events(opened.correct(wrong["id"], tmp_path / "run", **options))
     assert [event.done for event in progress if event.phase == "warming the optimizer"] == [1, 2, 3, 4, 5]
@@ -220,15 +220,14 @@ def test_the_weight_is_given_as_epsilon_or_share_or_neither():
 
 def test_optimizer_of_a_checkpoint(opened):
     checkpoint = opened.checkpoint()
-    spec = CorrectionSpec(workspace=opened.name, example="1")
-    assert optimizer_of(checkpoint, spec).kind == "adam"
-    assert optimizer_of(checkpoint, spec).learning_rate == 1e-5
+    assert optimizer_of(checkpoint).kind == "adam"
+    assert optimizer_of(checkpoint).learning_rate == 1e-5
     recorded = checkpoint.model_copy(
         update={"optimizer": {"kind": "sgd", "learning_rate": 0.1, "momentum": 0.9, "state": "o.safetensors"}}
     )
-    found = optimizer_of(recorded, spec)
+    found = optimizer_of(recorded)
     assert (found.kind, found.momentum, found.learning_rate) == ("sgd", 0.9, 1e-3)
-    adam = optimizer_of(recorded, spec.model_copy(update={"optimizer": "adam"}))
+    adam = optimizer_of(recorded, "adam")
     assert replace(adam, learning_rate=1.0).momentum == 0.0
 
 

@@ -90,7 +90,7 @@ def test_shipped_tracin_products_equal_fresh_ones(demo):
     example, target = read_json(assets.RECIPE)["queries"][77]
     spec = RankSpec(workspace=demo.name, example=example, method="tracin")
     kept = TracIn().ready(demo, spec, Query(example, target))
-    work = Projection(demo, None, None)
+    work = Projection(demo, None, None, few=True)
     directions, norms = work.query_directions([Query(example, target)])
     rows = np.arange(0, 8000, 40)
     dots, sqnorms = np.zeros(200), np.zeros(200)

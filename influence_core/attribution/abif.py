@@ -4,23 +4,36 @@ The Hessian is symmetric, so Arnoldi's iteration is Lanczos'. The index holds ev
 products with the k eigenvectors of largest |λ|; a query is then k numbers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from influence_core.attribution.base import Attributor, Query, Ready, Scores, safe_cosine
-from influence_core.attribution.tables import IndexArrays, Table, base_key
+from influence_core.artefacts import base_key
+from influence_core.attribution.base import Attributor, Cost, Query, Ready, Scores, SelfScores, safe_cosine
+from influence_core.attribution.tables import IndexArrays, Table
 from influence_core.errors import UserError
 from influence_core.events import Progress
 from influence_core.runs.locks import locked
-from influence_core.specs import Method, RankSpec
+from influence_core.settings import IndexSettings, Method
+from influence_core.specs import Attributed
 
 if TYPE_CHECKING:
     from influence_core.workspace import Workspace
 
 
 RANK_TOLERANCE = 1e-9  # of the largest |λ|
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index's arrays, without the directions whose eigenvalue is zero up to rounding."""
+
+    products: np.ndarray  # [N, k] float32
+    labels: np.ndarray  # [N] int64
+    values: np.ndarray  # [k] float64
+    kept: np.ndarray  # [k of the table] bool
 
 
 class Abif(Attributor):
@@ -32,14 +45,16 @@ class Abif(Attributor):
 
     name: ClassVar[Method] = "abif"
 
-    def table(self, workspace: "Workspace", spec: RankSpec) -> Table | None:
-        """Return the newest finished index for this checkpoint and scope; one with its basis first."""
+    def table(self, workspace: "Workspace", spec: Attributed) -> Table | None:
+        """Return the newest finished index for this checkpoint, scope and settings; one with its basis first."""
+        own = IndexSettings(**spec.settings) if spec.method == self.name else IndexSettings()
         wanted = {**base_key(workspace, spec.checkpoint, spec.scope), "method": self.name}
+        wanted |= own.model_dump(exclude_none=True)
         found = [Table(path, key) for path, key in workspace.artefacts.find("abif", **wanted)]
         finished = [table for table in found if table.complete]
         return next(iter(sorted(finished, key=lambda table: not has_basis(table))), None)
 
-    def ready(self, workspace: "Workspace", spec: RankSpec, query: Query) -> Ready | None:
+    def ready(self, workspace: "Workspace", spec: Attributed, query: Query) -> Ready | None:
         """See base."""
         table = self.table(workspace, spec)
         return None if table is None else self.read(table, query)
@@ -50,24 +65,16 @@ class Abif(Attributor):
         arrays = table.query(query)
         if arrays is None:
             return None
-        manifest = table.manifest
-        values = np.array(manifest["eigenvalues"], dtype=np.float64)
-        index = IndexArrays(table.folder, manifest["rows"], len(values))
-        # an eigenvalue that is zero up to rounding has no inverse: its direction is left out (Sec. 4.2)
-        kept = np.abs(values) > RANK_TOLERANCE * np.abs(values).max()
+        index = read_index(table)
         return Ready(
-            table={
-                "products": index.read("products")[:, kept],
-                "labels": index.read("labels"),
-                "values": values[kept],
-            },
-            query={"products": arrays["products"][kept]},
+            table={"products": index.products, "labels": index.labels, "values": index.values},
+            query={"products": arrays["products"][index.kept]},
             key=table.key,
-            made=manifest["made"],
+            made=table.manifest["made"],
             notes={
                 **{name: table.key[name] for name in ("k", "iterations", "hessian_rows", "seed", "origin")},
-                "negative": int((values[kept] < 0).sum()),
-                "left_out": int((~kept).sum()),
+                "negative": int((index.values < 0).sum()),
+                "left_out": int((~index.kept).sum()),
             },
             revision=revision,
         )
@@ -83,27 +90,31 @@ class Abif(Attributor):
         cosines, zero = safe_cosine(scores, norms)
         return Scores(scores, np.clip(cosines, -1, 1), zero, ready.table["labels"])
 
-    def compute(self, workspace: "Workspace", spec: RankSpec, query: Query) -> Iterator[Progress]:
-        """Project the query (and, to refresh, the relabelled rows) on the kept basis."""
-        from influence_core.attribution.projection import Projection, load_basis
-
+    def compute(
+        self, workspace: "Workspace", spec: Attributed, queries: Sequence[Query], refresh: bool = False
+    ) -> Iterator[Progress]:
+        """Project the queries (and, to refresh, the relabelled rows) on the kept basis."""
         table = self.table(workspace, spec)
         if table is None:
             raise UserError(
                 f"there is no ABIF index for {workspace.name} yet: "
                 f"build it with python -m influence_core index {workspace.name}, or rank with tracin"
             )
+        missing = [query for query in queries if table.query(query) is None]
+        if not missing and not refresh:
+            return
         if not has_basis(table):
             raise UserError(
                 "this needs the eigenvectors, which the shipped index leaves out: build the basis with "
                 f"python -m influence_core index {workspace.name}, or rank with tracin"
             )
-        work = Projection(workspace, spec.checkpoint, spec.scope)
+        from influence_core.attribution.projection import Projection, load_basis
+
+        work = Projection(workspace, spec.checkpoint, spec.scope, few=True)
         basis = load_basis(table, work)
-        yield Progress(phase="projecting the test row", done=0, total=1)
-        table.write_query(query, {"products": work.project_query(query, basis)})
-        yield Progress(phase="projecting the test row", done=1, total=1)
-        if spec.refresh:
+        for query, products in zip(missing, (yield from work.project_queries(missing, basis)), strict=True):
+            table.write_query(query, {"products": products})
+        if refresh:
             with locked(table.lock):
                 labels = workspace.labels()
                 index = IndexArrays(table.folder, len(labels.values), table.key["k"])
@@ -112,6 +123,43 @@ class Abif(Attributor):
                 dots, sqnorms = yield from work.collect(stale, basis, labels.values, phase)
                 index.rewrite(stale, dots, sqnorms, labels.values[stale])
                 table.finish({**table.manifest, "cursor": labels.cursor})
+
+    def cost(self, workspace: "Workspace", spec: Attributed, queries: Sequence[Query], refresh: bool = False) -> Cost:
+        """See base; building the index is a run of its own (`estimates`)."""
+        table = self.table(workspace, spec)
+        if table is None:
+            return Cost(projections=((len(queries), 1),))
+        rows = sum(table.query(query) is None for query in queries)
+        if refresh:
+            index = IndexArrays(table.folder, table.manifest["rows"], table.key["k"])
+            rows += int((index.read("labels") != workspace.labels().values).sum())
+        return Cost(projections=((rows, table.key["k"]),), vectors=table.key["k"]) if rows else Cost()
+
+    def self_scores(self, workspace: "Workspace", spec: Attributed) -> SelfScores | None:
+        """Return Σ_i p_i(x)² / λ_i, which a negative λ may make negative."""
+        table = self.table(workspace, spec)
+        if table is None:
+            return None
+        index = read_index(table)
+        scores = (index.products.astype(np.float64) ** 2) @ (1 / index.values)
+        return SelfScores(scores, index.labels, table.manifest["made"])
+
+    def compute_self(self, workspace: "Workspace", spec: Attributed) -> Iterator[Progress]:
+        """Refuse: the index is built by a run of its own."""
+        yield from ()
+        if self.table(workspace, spec) is None:
+            raise UserError(
+                f"there is no ABIF index for {workspace.name} yet: "
+                f"build it with python -m influence_core index {workspace.name}, or choose tracin"
+            )
+
+
+def read_index(table: Table) -> Index:
+    """Read an index; an eigenvalue that is zero up to rounding has no inverse and is left out (Sec. 4.2)."""
+    values = np.array(table.manifest["eigenvalues"], dtype=np.float64)
+    arrays = IndexArrays(table.folder, table.manifest["rows"], len(values))
+    kept = np.abs(values) > RANK_TOLERANCE * np.abs(values).max()
+    return Index(arrays.read("products")[:, kept], arrays.read("labels"), values[kept], kept)
 
 
 def has_basis(table: Table) -> bool:

@@ -4,30 +4,25 @@ import shutil
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from influence_core.artefacts import base_key
 from influence_core.attribution.abif import has_basis
+from influence_core.attribution.hessian import sampled_hessian
 from influence_core.attribution.projection import Projection, load_basis
-from influence_core.attribution.tables import IndexArrays, Table, base_key
-from influence_core.curvature.hvp import HessianOperator
+from influence_core.attribution.sample import sample_size
+from influence_core.attribution.tables import IndexArrays, Table
 from influence_core.curvature.lanczos import Eigenpairs, lanczos
 from influence_core.errors import UserError
 from influence_core.events import Events, Progress, Result
 from influence_core.home import read_json, write_json
-from influence_core.models.classifier import Rows
-from influence_core.models.loading import rows_of
 from influence_core.runs.locks import locked
-from influence_core.specs import DEFAULT_HESSIAN_ROWS, IndexSpec
+from influence_core.specs import IndexSpec
 from influence_core.workspace import Workspace, now
-
-if TYPE_CHECKING:
-    from influence_core.models.classifier import Batch
-
-HESSIAN_BATCH = 32  # rows whose gradient graph is kept at a time
 
 
 def index_key(workspace: Workspace, spec: IndexSpec, origin: str = "local") -> dict[str, Any]:
@@ -37,32 +32,10 @@ def index_key(workspace: Workspace, spec: IndexSpec, origin: str = "local") -> d
         "method": "abif",
         "k": spec.k,
         "iterations": spec.iterations,
-        "hessian_rows": sample_size(workspace, spec),
+        "hessian_rows": sample_size(workspace, spec.hessian_rows),
         "seed": spec.seed,
         "origin": origin,
     }
-
-
-def sample_size(workspace: Workspace, spec: IndexSpec) -> int:
-    """Return the number of Hessian rows: as asked, by default 256 or all rows where there are fewer."""
-    n = len(workspace.train)
-    if spec.hessian_rows is None:
-        return min(DEFAULT_HESSIAN_ROWS, n)
-    if spec.hessian_rows > n:
-        raise UserError(f"hessian_rows = {spec.hessian_rows} but there are {n} training rows: give at most {n}")
-    return spec.hessian_rows
-
-
-def hessian_numbers(n: int, size: int, seed: int) -> np.ndarray:
-    """Return the fixed, ordered Hessian sample: row numbers drawn without replacement, seeded."""
-    generator = torch.Generator().manual_seed(seed)
-    return np.sort(torch.randperm(n, generator=generator)[:size].numpy())
-
-
-def coupled_l2(workspace: Workspace, checkpoint: str | None) -> float:
-    """Return the l2 that belongs to L: the checkpoint's weight decay where it is coupled (DEFINITIONS, Loss)."""
-    optimizer = workspace.checkpoint(checkpoint).optimizer or {}
-    return 0.0 if optimizer.get("decoupled", False) else float(optimizer.get("weight_decay", 0.0))
 
 
 def run(spec: IndexSpec, result: Path) -> Events:
@@ -80,6 +53,7 @@ def run(spec: IndexSpec, result: Path) -> Events:
 def _build(workspace: Workspace, spec: IndexSpec, table: Table) -> Events:
     started = time.monotonic()
     work = Projection(workspace, spec.checkpoint, spec.scope)
+    yield from work.train()
     if spec.rebuild or not has_basis(table):
         clear(table)  # products of another basis mean nothing beside a new one
         yield from _basis(workspace, work, spec, table)
@@ -130,13 +104,8 @@ def summary(table: Table) -> dict[str, Any]:
 def _basis(workspace: Workspace, work: Projection, spec: IndexSpec, table: Table) -> Events:
     """Make the eigenpairs and keep them beside the index."""
     started = time.monotonic()
-    labels = workspace.labels()
-    rows = rows_of(workspace, work.classifier, "train", labels.values)
-    numbers = hessian_numbers(len(rows), sample_size(workspace, spec), spec.seed)
-    sample = Rows(work.classifier, [rows.items[int(row)] for row in numbers], rows.labels[numbers])
-    batches: list[Batch] = [batch for _, batch in sample.buckets(0, len(sample), HESSIAN_BATCH)]
-    l2 = coupled_l2(workspace, spec.checkpoint)
-    operator = HessianOperator(work.classifier, work.scope, batches, l2=l2)
+    sampled = yield from sampled_hessian(work, spec.checkpoint, spec.hessian_rows, spec.seed)
+    operator = sampled.operator
     solving = lanczos(
         operator.matvec,
         operator.size,
@@ -145,6 +114,7 @@ def _basis(workspace: Workspace, work: Projection, spec: IndexSpec, table: Table
         seed=spec.seed,
         dtype=operator.dtype,
         device=operator.device,
+        folder=table.folder,
     )
     for event in solving:
         if isinstance(event, Eigenpairs):
@@ -156,9 +126,12 @@ def _basis(workspace: Workspace, work: Projection, spec: IndexSpec, table: Table
                 "eigenvalues": event.values.double().tolist(),
                 "residuals": event.residuals.double().tolist(),
                 "orthogonality": float(event.orthogonality),
-                "hessian_ids": [workspace.train["id"].iloc[int(row)] for row in numbers],
-                "l2": l2,
-                "cursor": labels.cursor,
+                "hessian_ids": [workspace.train["id"].iloc[int(row)] for row in sampled.numbers],
+                "l2": sampled.l2,
+                "cursor": sampled.cursor,
+                "prefix": work.prefix,
+                "graph_kept": operator.kept,
+                "iterations": event.iterations,
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
                 "seconds": time.monotonic() - started,

@@ -34,7 +34,7 @@ def resolve(workspace: "Workspace", spec: RankSpec) -> Query | None:
 def scores_of(method: Attributor, ready: Ready, query: Query) -> Scores:
     """Return a query's scores, from the cache if they are there."""
     key = {**ready.key, "query": query.example, "target": query.target, "revision": ready.revision}
-    key["eta"] = ready.notes.get("eta")
+    key["eta"] = ready.notes.get("eta")  # of the checkpoint, which may learn its rate later
     found = cache.get(key)
     if found is None:
         found = method.scores(ready)
@@ -95,7 +95,7 @@ def ready(workspace: "Workspace", spec: RankSpec) -> Ranking | None:
     if query is None or spec.refresh:
         return None
     method = method_for(workspace, spec)
-    kept = method.ready(workspace, spec, query)
+    kept = None if method.unavailable(workspace, spec) is not None else method.ready(workspace, spec, query)
     return None if kept is None else assemble(workspace, spec, method, query, kept)
 
 
@@ -116,10 +116,12 @@ def run(spec: RankSpec, result: Path) -> Events:
     query = resolve(workspace, spec)
     assert query is not None
     method = method_for(workspace, spec)
+    if (why := method.unavailable(workspace, spec)) is not None:
+        raise UserError(f"{method.name} cannot be used here: {why}")
     kept = method.ready(workspace, spec, query)
     fresh = kept is None or spec.refresh
     if fresh:
-        yield from method.compute(workspace, spec, query)
+        yield from method.compute(workspace, spec, [query], spec.refresh)
         kept = method.ready(workspace, spec, query)
     assert kept is not None
     yield Result(value=assemble(workspace, spec, method, query, kept, fresh).model_dump())

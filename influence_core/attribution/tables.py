@@ -5,32 +5,18 @@ import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import zarr
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from influence_core.artefacts import CODE_VERSION
 from influence_core.attribution.base import Arrays, Query
 from influence_core.errors import UserError
 from influence_core.home import read_json, write_json
 
-if TYPE_CHECKING:
-    from influence_core.workspace import Workspace
-
 SHARD = 1000  # training rows a chunk
-
-
-def base_key(workspace: "Workspace", checkpoint: str | None, scope: str | None) -> dict[str, Any]:
-    """Return what every table depends on."""
-    return {
-        "checkpoint": workspace.checkpoint(checkpoint).fingerprint,
-        "data": workspace.data_fingerprint,
-        "scope": scope or workspace.scope,
-        "code": CODE_VERSION,
-    }
 
 
 def write_arrays(path: Path, arrays: Arrays) -> None:

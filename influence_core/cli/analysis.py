@@ -1,4 +1,4 @@
-"""Commands that compute: index, rank, correct."""
+"""Commands that compute: index, correct."""
 
 import tempfile
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from influence_core.cli.output import Checkpoint, Json, Name, Scope, emit, finish, follow, given, number, pairs, table
+from influence_core.cli.output import Checkpoint, Json, Name, Scope, emit, follow, given, number, pairs, run_here
+from influence_core.cli.settings import Method, SetOptions, settings_of
 from influence_core.errors import UserError
 from influence_core.events import Result, Step
-from influence_core.rankings import Ranking
 from influence_core.runs import registry
-from influence_core.specs import CorrectionSpec, IndexSpec, RankSpec
+from influence_core.specs import CorrectionSpec, IndexSpec
 from influence_core.workspace import Workspace
 
 STEP_COLUMNS = (
@@ -44,55 +44,19 @@ def index(
     options = given(
         checkpoint=checkpoint, scope=scope, k=k, iterations=iterations, hessian_rows=hessian_rows, seed=seed
     )
-    value = _run(found.spec(IndexSpec, {**options, "rebuild": rebuild}))
+    value = run_here(found.spec(IndexSpec, {**options, "rebuild": rebuild}))
     if json:
         emit(value)
     else:
         pairs({**value, "eigenvalues": f"{value['eigenvalues'][0]:.3g} … {value['eigenvalues'][-1]:.3g}"})
 
 
-def rank(
-    workspace: Name,
-    example: Annotated[str, typer.Option(help="id of a validation or test row")],
-    method: Annotated[str | None, typer.Option(help="abif or tracin (default: abif if an index exists)")] = None,
-    target: Annotated[str | None, typer.Option(help="predicted (default), gold, or a label")] = None,
-    by: Annotated[str | None, typer.Option(help="cosine (default) or score")] = None,
-    top: Annotated[int | None, typer.Option(help="rows a side (default 50)")] = None,
-    scope: Scope = None,
-    checkpoint: Checkpoint = None,
-    refresh: Annotated[bool, typer.Option(help="re-project rows relabelled since the products were made")] = False,
-    json: Json = False,
-) -> None:
-    """Rank the training rows that push one prediction."""
-    found = Workspace.open(workspace)
-    options = given(example=example, method=method, target=target, by=by, top=top, scope=scope, checkpoint=checkpoint)
-    ranking = Ranking(**_run(found.spec(RankSpec, {**options, "refresh": refresh})))
-    columns = ("id", "rank", "score", "cosine", "label", "text")
-    sides = {
-        side: [{name: getattr(row, name) for name in columns} for row in rows]
-        for side, rows in (("proponents", ranking.proponents), ("opponents", ranking.opponents))
-    }
-    if json:
-        emit(
-            {"example": ranking.example, "target": ranking.target, "method": ranking.method, "by": ranking.by, **sides}
-        )
-        return
-    word = {"proponents": "support", "opponents": "oppose"}
-    print(f"{ranking.method}, scope {ranking.scope}, {ranking.rows} rows, ordered by {ranking.by}")
-    if ranking.notes.get("eta_known") is False:
-        print("the checkpoint's learning rate is unknown: η = 1 in the scores")
-    for side, rows in sides.items():
-        print(f"\n{side}: rows that {word[side]} {ranking.target!r}")
-        table(rows, columns)
-    if ranking.stale:
-        print(f"\n{ranking.stale} rows were relabelled since: --refresh projects them again")
-
-
 def correct(
     workspace: Name,
     example: Annotated[list[str], typer.Option(help="id of a mispredicted validation or test row")],
     strategy: Annotated[str | None, typer.Option(help="proponents (default), opponents or random")] = None,
-    method: str | None = None,
+    method: Method = None,
+    settings: SetOptions = None,
     by: str | None = None,
     desired: Annotated[str | None, typer.Option(help="gold (default) or a label")] = None,
     target: str | None = None,
@@ -119,6 +83,7 @@ def correct(
         example=example[0],
         strategy=strategy,
         method=method,
+        settings=settings_of(method, settings),
         by=by,
         desired=desired,
         target=target,
@@ -175,12 +140,7 @@ def _print_step(event: Step) -> None:
     print("  ".join(number(getattr(event, name)).rjust(10) for name in STEP_COLUMNS[:-1]), flush=True)
 
 
-def _run(spec: IndexSpec | RankSpec) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as temporary:
-        return finish(registry.start(spec, Path(temporary)))
-
-
 def register(app: typer.Typer) -> None:
     """Add this room's commands."""
-    for command in (index, rank, correct):
+    for command in (index, correct):
         app.command()(command)

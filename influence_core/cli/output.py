@@ -2,13 +2,17 @@
 
 import json
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from tqdm import tqdm
 
 from influence_core.events import Events, Progress, Result, Step
+from influence_core.runs import registry
+from influence_core.specs import AnySpec
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")]
 Checkpoint = Annotated[str | None, typer.Option(help="A checkpoint of the workspace (default: its first).")]
@@ -72,6 +76,12 @@ def finish(events: Events) -> dict[str, Any]:
         if isinstance(event, Result):
             return event.value
     raise RuntimeError("the run ended without a result")
+
+
+def run_here(spec: AnySpec) -> dict[str, Any]:
+    """Run a spec in this process to its end, showing progress; return the result's value."""
+    with tempfile.TemporaryDirectory() as temporary:
+        return finish(registry.start(spec, Path(temporary)))
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -14,21 +14,24 @@ from torch import Tensor
 from influence_core.artefacts import write_parquet
 from influence_core.attribution.ranking import run as rank
 from influence_core.checks import check_correction, desired_label, ranking_spec
-from influence_core.correction.optimizer import Start, optimizer_of, start_state
 from influence_core.correction.strategies import STRATEGIES, Chosen, Request
 from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Events, Progress, Result, Step, through
 from influence_core.home import write_json
-from influence_core.models.classifier import Batch, Classifier, Parameters, Scope
-from influence_core.models.loading import load, rows_of, scope_of
+from influence_core.models import prefix
+from influence_core.models.classifier import Batch, Parameters, Rows
+from influence_core.models.loading import rows_of
 from influence_core.models.predict import Predictions, predict
 from influence_core.models.predict import run as predict_split
+from influence_core.models.prefix import Opened, open_scope
+from influence_core.models.suffix import Suffix
 from influence_core.rankings import Ranking
 from influence_core.runs.stopping import stop_requested
 from influence_core.specs import RETENTION_ROWS, CorrectionSpec, PredictSpec, Split
 from influence_core.trajectory.optimizers import OptimizerSpec
 from influence_core.trajectory.perturbation import Perturbation
 from influence_core.trajectory.rollout import Lockstep, lockstep
+from influence_core.trajectory.start import Start, optimizer_of, start_state
 from influence_core.trajectory.step import TrainingStep
 from influence_core.workspace import Labels, Workspace, now
 
@@ -41,8 +44,7 @@ class Setting:
     """All that a correction needs, looked up and checked before anything slow."""
 
     workspace: Workspace
-    classifier: Classifier
-    scope: Scope
+    opened: Opened
     spec: CorrectionSpec
     split: Split  # of the corrected row
     row: int
@@ -50,6 +52,14 @@ class Setting:
     desired: int
     labels: Labels  # the training labels when the request was taken up
     retention_ids: list[str]
+
+    def batch(self, split: Split, rows: list[int], labels: list[int] | None = None) -> Batch:
+        """Return a few rows for the classifier that trains, from behind the frozen prefix where there is one."""
+        plain = rows_of(self.workspace, self.opened.whole, split).batch(rows, labels)
+        suffix = self.opened.classifier
+        if not isinstance(suffix, Suffix):
+            return plain
+        return suffix.collate([output.numpy() for output in suffix.prefix(plain)], plain.labels.cpu().numpy())
 
 
 def retention_rows(workspace: Workspace, corrected: list[str]) -> list[str]:
@@ -73,10 +83,9 @@ def prepare(spec: CorrectionSpec, result: Path) -> Iterator[Progress | Setting]:
                 yield from (event for event in predict_split(asked, result) if isinstance(event, Progress))
     predicted = -1 if split == "train" else int(workspace.predict(split, spec.checkpoint)["prediction"].iloc[row])
     check_correction(workspace, spec, predicted, labels.values)
-    classifier = load(workspace, spec.checkpoint)
-    scope = scope_of(workspace, classifier, spec.scope)
+    opened = open_scope(workspace, spec.checkpoint, spec.scope, only_kept=True)
     retained = retention_rows(workspace, [spec.example])
-    yield Setting(workspace, classifier, scope, spec, split, row, predicted, desired, labels, retained)
+    yield Setting(workspace, opened, spec, split, row, predicted, desired, labels, retained)
 
 
 def choose(setting: Setting, result: Path) -> Iterator[Progress | Chosen]:
@@ -112,23 +121,21 @@ class Reader:
 
     def __init__(self, setting: Setting, start: Parameters) -> None:
         self.setting = setting
-        rows = rows_of(setting.workspace, setting.classifier, setting.split)
-        self.target: Batch = rows.batch([setting.row], [setting.desired])
-        self.numbers = [setting.workspace.locate(example)[1] for example in setting.retention_ids]
-        tests = rows_of(setting.workspace, setting.classifier, "test")
-        self.retained = tests.batch(self.numbers) if self.numbers else None
+        self.target = setting.batch(setting.split, [setting.row], [setting.desired])
+        numbers = [setting.workspace.locate(example)[1] for example in setting.retention_ids]
+        self.retained = setting.batch("test", numbers) if numbers else None
         self.first = self._predictions(start)
 
     def _predictions(self, parameters: Parameters) -> np.ndarray:
         if self.retained is None:
             return np.zeros(0, dtype=np.int64)
         with torch.no_grad():
-            return self.setting.classifier.logits(self.retained, parameters).argmax(1).cpu().numpy()
+            return self.setting.opened.classifier.logits(self.retained, parameters).argmax(1).cpu().numpy()
 
     def _target(self, parameters: Parameters) -> tuple[float, float, str]:
         """Return loss and probability of the desired label, and the prediction."""
         with torch.no_grad():
-            logits: Tensor = self.setting.classifier.logits(self.target, parameters)[0].double()
+            logits: Tensor = self.setting.opened.classifier.logits(self.target, parameters)[0].double()
         logs = logits.log_softmax(0)
         name = self.setting.workspace.label_names[int(logits.argmax())]
         return -float(logs[self.setting.desired]), float(logs[self.setting.desired].exp()), name
@@ -163,13 +170,13 @@ def run(spec: CorrectionSpec, result: Path) -> Events:
     """
     setting = yield from through(prepare(spec, result), Setting)
     chosen = yield from through(choose(setting, result), Chosen)
-    workspace, classifier = setting.workspace, setting.classifier
+    workspace, scope, classifier = setting.workspace, setting.opened.scope, setting.opened.classifier
     checkpoint = workspace.checkpoint(spec.checkpoint)
-    optimizer = optimizer_of(checkpoint, spec)
-    rows = rows_of(workspace, classifier, "train")  # the original labels (DEFINITIONS)
-    step = TrainingStep(classifier, setting.scope, optimizer, rows, spec.batch_size, spec.seed)
-    parameters = classifier.parameters(setting.scope)
-    start = yield from through(start_state(workspace, checkpoint, spec, step, parameters), Start)
+    optimizer = optimizer_of(checkpoint, spec.optimizer, spec.learning_rate)
+    rows = yield from through(prefix.rows(workspace, setting.opened, "train"), Rows)  # original labels (DEFINITIONS)
+    step = TrainingStep(classifier, scope, optimizer, rows, spec.batch_size, spec.seed)
+    parameters = classifier.parameters(scope)
+    start = yield from through(start_state(workspace, checkpoint, step, parameters, spec.optimizer_state), Start)
     perturbation = Perturbation.mean(rows.batch(chosen.numbers, chosen.labels))
     epsilon = torch.tensor([spec.weight], dtype=classifier.dtype, device=classifier.device)
     reader = Reader(setting, parameters)
@@ -237,7 +244,8 @@ def _save(
         "checkpoint_fingerprint": checkpoint.fingerprint,
         "cursor": setting.labels.cursor,
         "stale": chosen.stale,
-        "scope": setting.scope.name,
+        "scope": setting.opened.scope.name,
+        "prefix": setting.opened.reason or "kept",
         "predicted": workspace.label_names[setting.predicted],
         "desired": workspace.label_names[setting.desired],
         "epsilon": spec.weight,
@@ -248,8 +256,8 @@ def _save(
         "retention_rows": setting.retention_ids,
         "steps": last.t,
         "threads": torch.get_num_threads(),
-        "device": str(setting.classifier.device),
-        "dtype": str(setting.classifier.dtype),
+        "device": str(setting.opened.whole.device),
+        "dtype": str(setting.opened.whole.dtype),
         "torch": torch.__version__,
         "made": now(),
     }
@@ -259,8 +267,8 @@ def _save(
 def _compare(setting: Setting, parameters: Parameters, result: Path) -> Iterator[Progress | dict[str, Any]]:
     """Predict the whole test set with the corrected parameters; yields progress, then before and after."""
     workspace, split = setting.workspace, SPLIT
-    rows = rows_of(workspace, setting.classifier, split)
-    for event in predict(setting.classifier, rows, parameters, phase=f"comparing on the whole {split} split"):
+    rows = rows_of(workspace, setting.opened.whole, split)
+    for event in predict(setting.opened.whole, rows, parameters, phase=f"comparing on the whole {split} split"):
         if not isinstance(event, Predictions):
             yield event
             continue

@@ -22,7 +22,6 @@ from influence_core.attribution.abif import Abif
 from influence_core.attribution.base import Query
 from influence_core.attribution.indexing import index_key
 from influence_core.attribution.indexing import run as build_index
-from influence_core.attribution.projection import Projection, load_basis
 from influence_core.attribution.tables import IndexArrays, Table, write_arrays
 from influence_core.attribution.tracin import TracIn
 from influence_core.data import reviews
@@ -41,7 +40,6 @@ from influence_core.specs import IndexSpec, RankSpec
 from influence_core.workspace import Workspace, now
 
 RECIPE = Recipe(scope="last:2", epochs=3, batch_size=32, learning_rate=1e-4, weight_decay=0.01, seed=0)
-QUERY_GROUP = 160  # queries projected in one pass; 160 gradients of the scope are 2.4 GB
 
 
 def build(name: str = assets.NAME, keep_epochs: bool = False) -> Events:
@@ -149,9 +147,7 @@ def _tracin(workspace: Workspace, recipe: dict[str, Any]) -> Iterator[Progress]:
     spec = RankSpec(workspace=workspace.name, example=asked[0].example, method="tracin")
     table = method.table(workspace, spec)
     pairs = list(zip(asked[::2], asked[1::2], strict=True))  # predicted and gold of one row
-    missing = [predicted for predicted, _ in pairs if table.query(predicted) is None]
-    for start in range(0, len(missing), QUERY_GROUP):
-        yield from method.fill(workspace, spec, missing[start : start + QUERY_GROUP])
+    yield from method.compute(workspace, spec, [predicted for predicted, _ in pairs])
     predictions = workspace.predict("test", assets.CHECKPOINT)
     probabilities = dict(zip(predictions["id"], predictions[["p0", "p1"]].to_numpy(), strict=True))
     for predicted, gold in pairs:
@@ -178,19 +174,14 @@ def _abif(workspace: Workspace, recipe: dict[str, Any]) -> Iterator[Progress]:
             yield event
     key = index_key(workspace, spec)
     table = Table(workspace.artefacts.path("abif", key), key)
-    work = Projection(workspace, assets.CHECKPOINT, None)
-    basis = load_basis(table, work)
     asked = queries(workspace)
-    for done, query in enumerate(asked):
-        if table.query(query) is None:
-            table.write_query(query, {"products": work.project_query(query, basis)})
-        yield Progress(phase="projecting the mispredicted rows", done=done + 1, total=len(asked))
+    settings = {name: key[name] for name in ("k", "iterations", "hessian_rows", "seed")}
+    exact = RankSpec(workspace=workspace.name, example=asked[0].example, method="abif", settings=settings)
+    yield from Abif().compute(workspace, exact, asked)
     index = IndexArrays(table.folder, table.manifest["rows"], spec.k)
     packed: dict[str, np.ndarray] = {"sqnorms": index.read("sqnorms")}
     packed["index"], packed["index_scale"] = assets.pack(index.read("products"))
     products = [arrays["products"] for query in asked if (arrays := table.query(query)) is not None]
     packed["queries"], packed["queries_scale"] = assets.pack(np.stack(products))
     write_arrays(assets.ABIF, packed)
-    settings = {name: key[name] for name in ("k", "iterations", "hessian_rows", "seed")}
     recipe["abif"] = {"key": settings, "manifest": table.manifest}
-    assert Abif().table(workspace, RankSpec(workspace=workspace.name, example=asked[0].example)) is not None

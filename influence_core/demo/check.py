@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from influence_core.attribution.abif import Abif
+from influence_core.attribution.agreement import agreement
 from influence_core.attribution.base import Attributor, Query, Ready
 from influence_core.attribution.indexing import index_key
 from influence_core.attribution.indexing import run as build_index
@@ -50,23 +50,11 @@ def check(name: str = assets.NAME) -> Events:
                 (getattr(method.scores(a), field), getattr(method.scores(b), field))
                 for a, b in zip(shipped, fresh, strict=True)
             ]
-            found[f"{method.name}_{field}"] = compare(pairs)
+            found[f"{method.name}_{field}"] = agreement(pairs, TOP)
     failed = [field for field, own in found.items() if own["overlap"] < OVERLAP or own["spearman"] < SPEARMAN]
     if failed:
         raise RunFailedError(f"shipped and rebuilt scores differ: {', '.join(f'{f} {found[f]}' for f in failed)}")
     yield Result(value={**found, "queries": len(chosen), "seconds": time.monotonic() - started})
-
-
-def compare(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Return the mean top-20 overlap (both ends) and the mean Spearman correlation of score pairs."""
-    overlaps, correlations = [], []
-    for first, second in pairs:
-        for sign in (1, -1):
-            top = [set(np.argsort(-sign * own, kind="stable")[:TOP].tolist()) for own in (first, second)]
-            overlaps.append(len(top[0] & top[1]) / TOP)
-        ranks = [pd.Series(own).rank() for own in (first, second)]
-        correlations.append(float(ranks[0].corr(ranks[1])))
-    return {"overlap": float(np.mean(overlaps)), "spearman": float(np.mean(correlations))}
 
 
 def _ready(method: Attributor, workspace: Workspace, query: Query) -> Ready:
@@ -105,8 +93,9 @@ def _abif(workspace: Workspace, queries: list[Query], shipped: list[Ready]) -> I
     table = Table(workspace.artefacts.path("abif", key), key)
     work = Projection(workspace, assets.CHECKPOINT, None)
     basis = load_basis(table, work)
-    for query in queries:
-        table.write_query(query, {"products": work.project_query(query, basis)})
+    products = yield from work.project_queries(queries, basis)
+    for place, query in enumerate(queries):
+        table.write_query(query, {"products": products[place]})
         ready = Abif().read(table, query)
         assert ready is not None
         yield ready

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from influence_core.artefacts import check_same, write_parquet
+from influence_core.artefacts import base_key, check_same, write_parquet
 from influence_core.attribution.base import Query
-from influence_core.attribution.tables import IndexArrays, Table, base_key, write_arrays
+from influence_core.attribution.tables import IndexArrays, Table, write_arrays
 from influence_core.data import reviews
 from influence_core.data.dataset import Dataset
 from influence_core.demo import assets

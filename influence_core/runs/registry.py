@@ -14,9 +14,9 @@ from pydantic import BaseModel
 
 from influence_core.errors import UserError
 from influence_core.events import Events
-from influence_core.rankings import Ranking
+from influence_core.rankings import Ranking, Suspects
 from influence_core.specs import KINDS as SPEC_KINDS
-from influence_core.specs import AnySpec, RankSpec, parse_spec
+from influence_core.specs import AnySpec, RankSpec, SuspectsSpec, parse_spec
 
 if TYPE_CHECKING:
     from influence_core.workspace import Workspace
@@ -29,7 +29,10 @@ ENTRY_POINTS = {
     "predict": "influence_core.models.predict:run",
     "index": "influence_core.attribution.indexing:run",
     "rank": "influence_core.attribution.ranking:run",
+    "explain": "influence_core.attribution.explaining:run",
+    "suspects": "influence_core.attribution.suspects:run",
     "correct": "influence_core.correction.run:run",
+    "stability": "influence_core.studies.stability:run",
 }
 
 
@@ -73,6 +76,12 @@ def resolve(kind: str) -> Run:
 def ready(workspace: "Workspace", spec: RankSpec) -> Ranking | None:
     """Return what a ranking's run would, if it follows from what is kept; needs no torch. None: a run is needed."""
     found: Ranking | None = importlib.import_module("influence_core.attribution.ranking").ready(workspace, spec)
+    return found
+
+
+def suspects_ready(workspace: "Workspace", spec: SuspectsSpec) -> Suspects | None:
+    """Return what the suspects' run would, if it follows from what is kept; needs no torch. None: a run is needed."""
+    found: Suspects | None = importlib.import_module("influence_core.attribution.suspects").ready(workspace, spec)
     return found
 
 

@@ -1,0 +1,131 @@
+"""Hessian-based influence functions (paper, Eq. 5): the inverse Hessian times the query's gradient."""
+
+from abc import abstractmethod
+from collections.abc import Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from influence_core.attribution.base import Arrays, Cost, Query, SelfScores
+from influence_core.attribution.gradient import Directions, GradientMethod
+from influence_core.attribution.sample import sample_size
+from influence_core.curvature.memory import VECTORS
+from influence_core.errors import UserError
+from influence_core.events import Progress, through
+from influence_core.settings import METHOD_NAMES, Method, SolverSettings
+from influence_core.specs import Attributed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from influence_core.attribution.projection import Projection
+    from influence_core.curvature.hvp import HessianOperator
+    from influence_core.curvature.solution import Solution
+    from influence_core.models.classifier import Parameters
+    from influence_core.workspace import Workspace
+
+
+class HessianBased(GradientMethod):
+    """d_z solves (H + damping · I) d_z = g_z, so score = ⟨d_z, g_x⟩; all queries in one blocked solve.
+
+    Each query's file also keeps the solve (`curvature.solution.Solution`): ``residuals`` [iterations + 1]
+    relative to ‖g_z‖, ``curvatures`` [iterations] of the search directions, and, [1] each,
+    ``true_residuals``, ``best``, ``converged``, ``negative`` and ``breakdown``.
+    """
+
+    vectors: ClassVar[int] = 1 + max(VECTORS.values())  # the gradients, and what the solvers hold
+
+    @abstractmethod
+    def solve(self, operator: "HessianOperator", b: "Tensor", own: SolverSettings) -> "Iterator[Progress | Solution]":
+        """Solve for b [Q, P]."""
+
+    def depends_on(self, workspace: "Workspace", spec: Attributed) -> dict[str, Any]:
+        """See base; the Hessian sample by its size."""
+        own = SolverSettings(**spec.settings)
+        return {**own.model_dump(), "hessian_rows": sample_size(workspace, own.hessian_rows)}
+
+    def directions(
+        self, work: "Projection", spec: Attributed, queries: Sequence[Query], metric: "Parameters | None"
+    ) -> Generator[Progress, None, Directions]:
+        """See base."""
+        import torch
+
+        from influence_core.attribution.hessian import sampled_hessian
+        from influence_core.curvature.flat import directions_from_flat
+        from influence_core.curvature.solution import Solution
+
+        own = SolverSettings(**spec.settings)
+        gradients, _ = work.query_directions(queries)
+        b = torch.cat([gradients[name].flatten(1) for name in work.scope.parameters], 1)
+        sampled = yield from sampled_hessian(work, spec.checkpoint, own.hessian_rows, own.seed)
+        found = yield from through(self.solve(sampled.operator, b, own), Solution)
+        norms = torch.linalg.vector_norm(found.x.double(), dim=1).cpu().numpy().astype(np.float32)
+        values = directions_from_flat(found.x, work.classifier.parameters(work.scope))
+        return Directions(values, norms, [_kept(found, place) for place in range(len(queries))])
+
+    def notes(self, arrays: Arrays) -> dict[str, Any]:
+        """Return how the solve went."""
+        return {
+            "iterations": int(arrays["best"][0]),
+            "residual": float(arrays["true_residuals"][0]),
+            "converged": bool(arrays["converged"][0]),
+            "negative_at": int(arrays["negative"][0]),
+            "breakdown_at": int(arrays["breakdown"][0]),
+        }
+
+    def preparation(self, workspace: "Workspace", spec: Attributed, queries: int) -> Cost:
+        """Return the Hessian products."""
+        own = SolverSettings(**spec.settings)
+        return Cost(hessian=own.iterations * queries * sample_size(workspace, own.hessian_rows))
+
+    def self_scores(self, workspace: "Workspace", spec: Attributed) -> SelfScores | None:
+        """Refuse: a solve for every training row."""
+        raise UserError(
+            f"{METHOD_NAMES[self.name]} gives no self-influence (it would be a solve for every training row): "
+            "choose abif, tracin or tracin-adam"
+        )
+
+    def compute_self(self, workspace: "Workspace", spec: Attributed) -> Iterator[Progress]:
+        """Refuse as well."""
+        self.self_scores(workspace, spec)
+        yield from ()
+
+
+class HifCr(HessianBased):
+    """By Conjugate Residual (paper, App. F), which needs no positive H."""
+
+    name: ClassVar[Method] = "hif-cr"
+
+    def solve(self, operator: "HessianOperator", b: "Tensor", own: SolverSettings) -> "Iterator[Progress | Solution]":
+        """See base."""
+        from influence_core.curvature.conjugate_residual import conjugate_residual
+
+        return conjugate_residual(
+            operator.matmat, b, damping=own.damping, iterations=own.iterations, tolerance=own.tolerance
+        )
+
+
+class HifCg(HessianBased):
+    """By Conjugate Gradient, which an indefinite H breaks: the curvatures that it met say so."""
+
+    name: ClassVar[Method] = "hif-cg"
+
+    def solve(self, operator: "HessianOperator", b: "Tensor", own: SolverSettings) -> "Iterator[Progress | Solution]":
+        """See base."""
+        from influence_core.curvature.conjugate_gradient import conjugate_gradient
+
+        return conjugate_gradient(
+            operator.matmat, b, damping=own.damping, iterations=own.iterations, tolerance=own.tolerance
+        )
+
+
+def _kept(found: "Solution", place: int) -> Arrays:
+    """Return one query's part of a solve as arrays for its file."""
+    arrays = {
+        "residuals": found.residuals[:, place].double().cpu().numpy(),
+        "curvatures": found.curvatures[:, place].double().cpu().numpy(),
+    }
+    for name in ("true_residuals", "best", "converged", "negative", "breakdown"):
+        value: Tensor = getattr(found, name)[place]
+        arrays[name] = value.reshape(1).cpu().numpy().astype(np.float64 if value.is_floating_point() else np.int64)
+    return arrays

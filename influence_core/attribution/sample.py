@@ -1,0 +1,22 @@
+"""How many rows the Hessian is taken of; without torch, because estimates ask it too."""
+
+from typing import TYPE_CHECKING
+
+from influence_core.errors import UserError
+from influence_core.specs import DEFAULT_HESSIAN_ROWS
+
+if TYPE_CHECKING:
+    from influence_core.workspace import Workspace
+
+
+def sample_size(workspace: "Workspace", hessian_rows: int | None) -> int:
+    """Return the number of Hessian rows: as asked, by default 256 or all rows where there are fewer.
+
+    Raises `UserError` for more rows than there are.
+    """
+    n = len(workspace.train)
+    if hessian_rows is None:
+        return min(DEFAULT_HESSIAN_ROWS, n)
+    if hessian_rows > n:
+        raise UserError(f"hessian_rows = {hessian_rows} but there are {n} training rows: give at most {n}")
+    return hessian_rows

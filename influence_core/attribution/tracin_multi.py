@@ -1,0 +1,162 @@
+"""TracIn over several checkpoints of one training (paper, Eq. 2)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from influence_core.attribution.base import Attributor, Cost, Query, Ready, Scores, SelfScores
+from influence_core.attribution.tracin import TracIn
+from influence_core.events import Progress
+from influence_core.settings import CheckpointsSettings, Method
+from influence_core.specs import Attributed, PredictSpec
+
+if TYPE_CHECKING:
+    from influence_core.workspace import Checkpoint, Workspace
+
+
+def epochs(workspace: "Workspace") -> "list[Checkpoint]":
+    """Return the checkpoints of the training, in its order: all that no correction made."""
+    return [entry for entry in workspace.checkpoints() if "correction" not in entry.notes]
+
+
+def training_losses(workspace: "Workspace") -> list[float] | None:
+    """Return the mean training loss at each of `epochs`, or None where one was not predicted yet."""
+    found = [workspace.predictions("train", entry.name) for entry in epochs(workspace)]
+    kept = [float(table["loss"].mean()) for table in found if table is not None]
+    return kept if len(kept) == len(found) else None
+
+
+def steepest(losses: Sequence[float], count: int) -> list[int]:
+    """Return the places, in order, of the checkpoints before which the training loss fell most.
+
+    A checkpoint's fall is from the one before it; the first one has none before it and comes in
+    only where there are fewer others than asked for.
+    """
+    falls = [-np.inf, *(before - after for before, after in pairwise(losses))]
+    return sorted(int(place) for place in np.argsort(-np.array(falls), kind="stable")[:count])
+
+
+class TracInMulti(Attributor):
+    """score = Σ_i η_i ⟨g_z, g_x⟩_i, cosine = Σ_i η_i cos_i / Σ_i η_i over checkpoints i.
+
+    It keeps nothing of its own: it adds up TracIn's tables at each checkpoint. Where one of the
+    checkpoints records no learning rate all η_i are 1, and `Ready.notes` says so.
+    """
+
+    name: ClassVar[Method] = "tracin-multi"
+    single = TracIn()
+
+    def unavailable(self, workspace: "Workspace", spec: Attributed) -> str | None:
+        """See base."""
+        own = CheckpointsSettings(**spec.settings)
+        known = {entry.name for entry in workspace.checkpoints()}
+        if unknown := sorted(set(own.names) - known):
+            return f"there is no checkpoint {unknown[0]!r}: choose of {', '.join(sorted(known))}"
+        if not own.names and len(epochs(workspace)) < 2:
+            return "it needs two or more checkpoints of one training, and there is one"
+        return None
+
+    def chosen(self, workspace: "Workspace", spec: Attributed) -> list[str] | None:
+        """Return the checkpoints to sum over, by name; None while training losses are missing."""
+        own = CheckpointsSettings(**spec.settings)
+        if own.names:
+            return list(own.names)
+        losses = training_losses(workspace)
+        if losses is None:
+            return None
+        names = [entry.name for entry in epochs(workspace)]
+        return [names[place] for place in steepest(losses, own.count)]
+
+    def ready(self, workspace: "Workspace", spec: Attributed, query: Query) -> Ready | None:
+        """See base."""
+        names = self.chosen(workspace, spec)
+        if names is None:
+            return None
+        parts = [self.single.ready(workspace, _at(spec, name), query) for name in names]
+        kept = [part for part in parts if part is not None]
+        if len(kept) < len(names):
+            return None
+        known = all(part.notes["eta_known"] for part in kept)
+        if not known:
+            kept = [replace(part, notes={**part.notes, "eta": 1.0}) for part in kept]
+        return Ready(
+            table={},
+            query={},
+            key={"method": self.name, "parts": [part.key for part in kept]},
+            made=min(part.made for part in kept),
+            notes={"checkpoints": names, "eta": [part.notes["eta"] for part in kept], "eta_known": known},
+            revision="/".join(part.revision for part in kept),
+            parts=tuple(kept),
+        )
+
+    def scores(self, ready: Ready) -> Scores:
+        """See base."""
+        found = [self.single.scores(part) for part in ready.parts]
+        rates = np.array(ready.notes["eta"], dtype=np.float64)
+        labels = found[0].labels.copy()
+        for other in found[1:]:
+            labels[other.labels != labels] = -1
+        cosines = np.stack([each.cosines for each in found], 1) @ rates / rates.sum()
+        zero = np.logical_and.reduce([each.zero_norm for each in found])
+        return Scores(sum_of(found), np.clip(cosines, -1, 1), zero, labels)
+
+    def compute(
+        self, workspace: "Workspace", spec: Attributed, queries: Sequence[Query], refresh: bool = False
+    ) -> Iterator[Progress]:
+        """Predict the training rows where that picks the checkpoints, then TracIn at each."""
+        from pathlib import Path
+
+        from influence_core.models.predict import run as predict
+
+        own = CheckpointsSettings(**spec.settings)
+        for entry in [] if own.names else epochs(workspace):
+            if workspace.predictions("train", entry.name) is None:
+                asked = PredictSpec(workspace=workspace.name, checkpoint=entry.name, split="train")
+                yield from (event for event in predict(asked, Path()) if isinstance(event, Progress))
+        for name in self.chosen(workspace, spec) or []:
+            for event in self.single.compute(workspace, _at(spec, name), queries, refresh):
+                yield event.model_copy(update={"phase": f"{event.phase} at {name}"})
+
+    def cost(self, workspace: "Workspace", spec: Attributed, queries: Sequence[Query], refresh: bool = False) -> Cost:
+        """See base; while the choice is open, as many whole passes as checkpoints are asked for."""
+        names = self.chosen(workspace, spec)
+        if names is not None:
+            costs = [self.single.cost(workspace, _at(spec, name), queries, refresh) for name in names]
+            return sum(costs, start=Cost())
+        own, n = CheckpointsSettings(**spec.settings), len(workspace.train)
+        lacking = sum(workspace.predictions("train", entry.name) is None for entry in epochs(workspace))
+        passes = min(own.count, len(epochs(workspace)))
+        count = len(queries)
+        return Cost(forward=lacking * n, projections=((n, count),) * passes, vectors=count)
+
+    def self_scores(self, workspace: "Workspace", spec: Attributed) -> SelfScores | None:
+        """Return Σ_i η_i ‖g_x‖²_i."""
+        found = [self.single.self_scores(workspace, _at(spec, name)) for name in self.chosen(workspace, spec) or []]
+        kept = [each for each in found if each is not None]
+        if not kept or len(kept) < len(found):
+            return None
+        labels = kept[0].labels.copy()
+        for other in kept[1:]:
+            labels[other.labels != labels] = -1
+        return SelfScores(sum_of(kept), labels, min(each.made for each in kept))
+
+    def compute_self(self, workspace: "Workspace", spec: Attributed) -> Iterator[Progress]:
+        """Choose the checkpoints, then take the norms at each."""
+        yield from self.compute(workspace, spec, [])
+        for name in self.chosen(workspace, spec) or []:
+            yield from self.single.compute_self(workspace, _at(spec, name))
+
+
+def sum_of(found: Sequence[Scores] | Sequence[SelfScores]) -> np.ndarray:
+    """Return the sum of scores, [N]; each part is already times its η."""
+    total: np.ndarray = np.stack([each.scores for each in found]).sum(0)
+    return total
+
+
+def _at(spec: Attributed, name: str) -> Attributed:
+    """Return the single-checkpoint spec of one checkpoint."""
+    changes: dict[str, Any] = {"method": "tracin", "settings": {}, "checkpoint": name}
+    return spec.model_copy(update=changes)

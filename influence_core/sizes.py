@@ -1,0 +1,46 @@
+"""How many parameters a scope has, without loading the model."""
+
+import json
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from influence_core.errors import UserError
+from influence_core.home import read_json, write_json
+
+if TYPE_CHECKING:
+    from influence_core.workspace import Workspace
+
+
+def record_size(workspace: "Workspace", checkpoint: str | None, scope: str, size: int) -> None:
+    """Keep what a loaded model said."""
+    key = _key(workspace, checkpoint, scope)
+    file = workspace.artefacts.path("scope", key) / "size.json"
+    if not file.exists():
+        workspace.artefacts.make("scope", key)
+        write_json(file, {"parameters": size})
+
+
+def scope_size(workspace: "Workspace", checkpoint: str | None, scope: str | None) -> int:
+    """Return the number of parameters in a scope; all of the checkpoint's until the model was loaded once."""
+    file = workspace.artefacts.path("scope", _key(workspace, checkpoint, scope or workspace.scope)) / "size.json"
+    if file.exists():
+        return int(read_json(file)["parameters"])
+    return tensors_size(Path(workspace.checkpoint(checkpoint).path) / "model.safetensors")
+
+
+def tensors_size(path: Path) -> int:
+    """Return how many numbers a safetensors file holds, from its header."""
+    try:
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+        return int(sum(np.prod(entry["shape"], dtype=np.int64) for name, entry in header.items() if name[0] != "_"))
+    except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a safetensors file ({error}): save the checkpoint again") from None
+
+
+def _key(workspace: "Workspace", checkpoint: str | None, scope: str) -> dict[str, str]:
+    return {"checkpoint": workspace.checkpoint(checkpoint).fingerprint, "scope": scope}

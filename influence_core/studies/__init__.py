@@ -1,0 +1,1 @@
+"""The paper's experiments and our own checks, resumable piece by piece."""

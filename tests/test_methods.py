@@ -1,0 +1,312 @@
+"""Every method on a real tiny workspace, against slow and plain computations."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_attribution import by_id, dense_hessian, gradients, query_gradient
+
+from influence_core.attribution import gradient
+from influence_core.attribution.base import Query
+from influence_core.attribution.hessian import hessian_numbers
+from influence_core.attribution.methods import METHODS
+from influence_core.attribution.projection import Projection
+from influence_core.attribution.tracin_multi import steepest
+from influence_core.errors import UserError
+from influence_core.estimates import estimate
+from influence_core.models.loading import rows_of
+from influence_core.settings import METHOD_NAMES, METHOD_WORDS, SETTINGS
+from influence_core.specs import ExplainSpec, RankSpec
+from influence_core.trajectory.preconditioner import adam_metric
+from influence_core.trajectory.start import Start, optimizer_of, start_state
+from influence_core.trajectory.step import TrainingStep
+
+
+@pytest.fixture
+def wrong(opened):
+    return opened.mispredictions().iloc[0]
+
+
+def scores_of(opened, ranking) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and cosines in the order of the training rows; a zero stands in neither list."""
+    found = by_id(ranking)
+    rows = [found.get(example) for example in opened.train["id"]]
+    return tuple(np.array([getattr(row, name, 0.0) for row in rows]) for name in ("score", "cosine"))
+
+
+def all_gradients(opened, scope=None, checkpoint=None) -> tuple[Projection, np.ndarray]:
+    work = Projection(opened, checkpoint, scope, few=True)
+    rows = rows_of(opened, work.opened.whole, "train")
+    return work, gradients(work, rows.items, rows.labels)
+
+
+def keep_epochs(opened, rates) -> None:
+    """Further checkpoints of the same training: the first one's weights, moved a little further each time."""
+    base = load_file(f"{opened.checkpoint().path}/model.safetensors")
+    for number, rate in enumerate(rates, start=1):
+        folder = opened.path / "checkpoints" / f"epoch-{number}"
+        folder.mkdir(parents=True)
+        for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+            shutil.copyfile(f"{opened.checkpoint().path}/{file}", folder / file)
+        moved = {name: value * (1 + 0.05 * number) if "classifier" in name else value for name, value in base.items()}
+        save_file(moved, folder / "model.safetensors", metadata={"format": "pt"})
+        opened.add_checkpoint(f"epoch-{number}", optimizer={"kind": "adam", "learning_rate": rate})
+
+
+def test_every_method_has_a_name_words_settings_and_a_class():
+    assert METHODS.keys() == METHOD_NAMES.keys() == METHOD_WORDS.keys() == SETTINGS.keys()
+    for settings in SETTINGS.values():
+        for field in settings.model_fields.values():
+            assert field.title
+            assert field.description
+            assert not field.is_required()
+
+
+def test_tracin_multi_is_the_sum_over_checkpoints(opened, wrong):
+    keep_epochs(opened, [0.3, 0.1])
+    names = ["epoch-1", "epoch-2"]
+    options = {"method": "tracin-multi", "settings": {"names": names}, "top": 120}
+    ranking = opened.rank(wrong["id"], **options)
+    scores, cosines, rates = 0.0, 0.0, [0.3, 0.1]
+    for name, rate in zip(names, rates, strict=True):
+        work, own = all_gradients(opened, checkpoint=name)
+        z = query_gradient(opened, work, wrong["id"], int(wrong["prediction"]))
+        scores += rate * (own @ z)
+        cosines += rate * (own @ z) / np.linalg.norm(own, axis=1) / np.linalg.norm(z) / sum(rates)
+    found = scores_of(opened, ranking)
+    np.testing.assert_allclose(found[0], scores, rtol=1e-3, atol=1e-4 * np.abs(scores).max())
+    np.testing.assert_allclose(found[1], cosines, atol=1e-4)
+    assert ranking.notes["checkpoints"] == names
+    assert ranking.notes["eta_known"] is True
+    assert opened.ready(RankSpec(workspace=opened.name, example=wrong["id"], **options)) is not None
+
+
+def test_tracin_multi_picks_the_checkpoints_before_which_the_loss_fell_most(opened, wrong, monkeypatch):
+    assert steepest([3.0, 1.0, 0.9, 0.3], 2) == [1, 3]
+    assert steepest([3.0, 1.0, 0.9, 0.3], 9) == [0, 1, 2, 3]
+    assert steepest([1.0, 2.0], 1) == [1]
+    with pytest.raises(UserError, match="two or more checkpoints"):
+        opened.rank(wrong["id"], method="tracin-multi")
+    keep_epochs(opened, [0.3, 0.1])
+    spec = RankSpec(workspace=opened.name, example=wrong["id"], method="tracin-multi", settings={"count": 1})
+    assert opened.ready(spec) is None
+    before = estimate(opened, spec).seconds
+    ranking = opened.rank(wrong["id"], method="tracin-multi", settings={"count": 1})
+    losses = [opened.predictions("train", entry.name)["loss"].mean() for entry in opened.checkpoints()]
+    best = int(np.argmax(np.array(losses[:-1]) - losses[1:])) + 1
+    assert ranking.notes["checkpoints"] == [opened.checkpoints()[best].name]
+    assert estimate(opened, spec).seconds < before
+    unknown = opened.rank(wrong["id"], method="tracin-multi", settings={"names": ["epoch-1", opened.checkpoint().name]})
+    assert unknown.notes["eta_known"] is False  # the first checkpoint records no learning rate
+    assert unknown.notes["eta"] == [1.0, 1.0]
+    with pytest.raises(UserError, match="no checkpoint 'epoch-9'"):
+        opened.rank(wrong["id"], method="tracin-multi", settings={"names": ["epoch-9"]})
+
+
+def test_tracin_adam_is_the_product_under_adams_metric(opened, wrong, monkeypatch):
+    monkeypatch.setattr("influence_core.trajectory.start.WARM_BATCHES", 5)
+    settings = {"batch_size": 16, "seed": 3}
+    ranking = opened.rank(wrong["id"], method="tracin-adam", settings=settings, top=120)
+    work, own = all_gradients(opened)
+    rows = rows_of(opened, work.opened.whole, "train")
+    step = TrainingStep(rows.classifier, work.scope, optimizer_of(opened.checkpoint(), "adam"), rows, 16, 3)
+    parameters = rows.classifier.parameters(work.scope)
+    events = start_state(opened, opened.checkpoint(), step, parameters, None)
+    start = next(event for event in events if isinstance(event, Start))
+    assert start.source == "warm"
+    metric = adam_metric(step, parameters, start.state)
+    p = torch.cat([metric[name].flatten() for name in work.scope.parameters]).double().numpy()
+    z = query_gradient(opened, work, wrong["id"], int(wrong["prediction"]))
+    scores, cosines = scores_of(opened, ranking)
+    expected = (own * p) @ z
+    np.testing.assert_allclose(scores, expected, rtol=2e-3, atol=1e-3 * np.abs(expected).max())
+    norms = np.sqrt((own * own * p).sum(1) * (z * z * p).sum())
+    np.testing.assert_allclose(cosines, expected / norms, atol=2e-3)
+    with pytest.raises(UserError, match="carries no Adam state"):
+        opened.rank(wrong["id"], method="tracin-adam", settings={"state": "checkpoint"})
+
+
+@pytest.mark.parametrize("method", ["hif-cr", "hif-cg"])
+def test_hessian_based_scores_solve_the_damped_hessian(opened, wrong, method):
+    damping = 0.5
+    settings = {"damping": damping, "hessian_rows": 40, "iterations": 200, "tolerance": 1e-4}
+    ranking = opened.rank(wrong["id"], method=method, settings=settings, scope="head", top=120)
+    work, own = all_gradients(opened, "head")
+    rows = rows_of(opened, work.opened.whole, "train")
+    numbers = hessian_numbers(len(rows), 40, 0)
+    h = dense_hessian(work, [rows.items[row] for row in numbers], rows.labels[numbers])
+    z = query_gradient(opened, work, wrong["id"], int(wrong["prediction"]))
+    x = np.linalg.solve(h + damping * np.eye(len(h)), z)
+    scores, cosines = scores_of(opened, ranking)
+    expected = own @ x
+    np.testing.assert_allclose(scores, expected, rtol=5e-3, atol=2e-3 * np.abs(expected).max())
+    np.testing.assert_allclose(cosines, expected / np.linalg.norm(own, axis=1) / np.linalg.norm(x), atol=2e-3)
+    assert ranking.notes["converged"] is True
+    assert ranking.notes["residual"] <= 2e-4
+    kept = METHODS[method].ready(
+        opened,
+        RankSpec(workspace=opened.name, example=wrong["id"], method=method, settings=settings, scope="head"),
+        Query(wrong["id"], int(wrong["prediction"])),
+    )
+    assert kept.query["residuals"][0] == pytest.approx(1)
+    assert len(kept.query["curvatures"]) == len(kept.query["residuals"]) - 1
+    smallest = np.linalg.eigvalsh(h)[0] + damping
+    assert (ranking.notes["negative_at"] >= 0) <= (smallest < 0)
+
+
+def test_a_solve_cut_short_says_so(opened, wrong):
+    ranking = opened.rank(wrong["id"], method="hif-cr", settings={"iterations": 2, "hessian_rows": 40}, scope="head")
+    assert ranking.notes["converged"] is False
+    assert ranking.notes["residual"] > 1e-3
+
+
+def test_controls(opened, wrong):
+    ranking = opened.rank(wrong["id"], method="embedding", top=120)
+    _, cosines = scores_of(opened, ranking)
+    folder = opened.artefacts.path("predictions", opened.prediction_key("train"))
+    train = np.load(folder / "features.npy").astype(float)
+    folder = opened.artefacts.path("predictions", opened.prediction_key("test"))
+    own = np.load(folder / "features.npy").astype(float)[opened.locate(wrong["id"])[1]]
+    np.testing.assert_allclose(cosines, train @ own / np.linalg.norm(train, axis=1) / np.linalg.norm(own), atol=1e-9)
+    drawn = [
+        scores_of(opened, opened.rank(wrong["id"], method="random", settings=s, top=120))[0]
+        for s in ({}, {}, {"seed": 1})
+    ]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert abs(np.corrcoef(drawn[0], drawn[2])[0, 1]) < 0.4
+    assert np.abs(drawn[0]).max() <= 1
+    assert abs(drawn[0].mean()) < 0.25
+
+
+def test_self_influence(opened):
+    _, own = all_gradients(opened)
+    found = opened.suspects(method="tracin", top=120)
+    squares = dict(zip(opened.train["id"], (own**2).sum(1), strict=True))
+    assert [row.score for row in found.suspects] == pytest.approx([squares[row.id] for row in found.suspects], rel=1e-3)
+    assert [row.score for row in found.suspects] == sorted((row.score for row in found.suspects), reverse=True)
+    with pytest.raises(UserError, match="no ABIF index"):
+        opened.suspects(method="abif")
+    with pytest.raises(UserError, match="no self-influence"):
+        opened.suspects(method="hif-cr")
+    with pytest.raises(UserError, match="no self-influence"):
+        opened.suspects(method="random")
+    opened.index(k=6, iterations=40, hessian_rows=40, scope="head")
+    example = opened.mispredictions()["id"].iloc[0]
+    table = METHODS["abif"].table(opened, RankSpec(workspace=opened.name, example=example, scope="head"))
+    values = np.array(table.manifest["eigenvalues"])
+    from influence_core.attribution.abif import read_index
+
+    index = read_index(table)
+    expected = (index.products.astype(float) ** 2 / values).sum(1)
+    by_index = {row.id: row.score for row in opened.suspects(method="abif", scope="head", top=120).suspects}
+    np.testing.assert_allclose([by_index[example] for example in opened.train["id"]], expected, rtol=1e-9)
+
+
+def test_mislabelled_rows_lead_the_suspects(opened):
+    """A tenth of the tiny data's labels are wrong, and a wrong label's loss has a large gradient."""
+    text = opened.train["text"]
+    good = text.str.count("good|great|fine") > text.str.count("bad|poor|dull")
+    wrong = set(opened.train["id"][good.to_numpy() != (opened.train["label"] == 1).to_numpy()])
+    found = [row.id for row in opened.suspects(method="tracin", top=len(wrong)).suspects]
+    assert len(wrong & set(found)) > 0.6 * len(wrong)
+
+
+@pytest.mark.parametrize("method", ["tracin", "hif-cr"])
+def test_many_queries_in_groups_equal_one_by_one(opened, method, monkeypatch):
+    examples = opened.mispredictions()["id"].tolist()[:5]
+    settings = {"damping": 0.5, "hessian_rows": 20} if method == "hif-cr" else {}
+    options = {"method": method, "settings": settings, "scope": "head"}
+    alone = opened.rank(examples[0], **options, top=120)
+    work, _ = all_gradients(opened, "head")
+    one = 4 * work.size * METHODS[method].vectors
+    monkeypatch.setattr(gradient, "GROUP_BYTES", 2 * one)  # two queries a pass
+    spec = ExplainSpec(workspace=opened.name, examples=tuple(examples), **options)
+    cost = METHODS[method].cost(opened, spec, [Query(e, 0) for e in examples])
+    assert [directions for _, directions in cost.projections] == [2, 2, 1]
+    outcome = opened.explain(examples=examples, **options)
+    assert (outcome["examples"], outcome["computed"]) == (5, 4)
+    for example in examples:
+        assert opened.ready(RankSpec(workspace=opened.name, example=example, **options)) is not None
+    method_ = METHODS[method]
+    target = int(opened.mispredictions()["prediction"].iloc[0])
+    table = method_.table(opened, spec)
+    table.query_file(Query(examples[0], target)).unlink()
+    opened.explain(examples=examples[:2] + examples[3:], **options)
+    again = opened.rank(examples[0], **options, top=120)
+    np.testing.assert_allclose(scores_of(opened, again)[0], scores_of(opened, alone)[0], rtol=1e-3, atol=1e-5)
+    assert opened.explain(examples=examples, **options)["computed"] == 0
+
+
+def test_explaining_takes_all_mispredictions_and_refuses_strangers(opened):
+    outcome = opened.explain(method="tracin", target="gold")
+    assert outcome["examples"] == outcome["computed"] == len(opened.mispredictions())
+    with pytest.raises(UserError, match="not in the test split"):
+        opened.explain(method="tracin", examples=[opened.train["id"].iloc[0]])
+
+
+@pytest.mark.parametrize("size", [7, 120])
+def test_products_depend_neither_on_batches_nor_on_the_prefix(opened, wrong, size, monkeypatch):
+    query = [Query(wrong["id"], int(wrong["prediction"]))]
+
+    def products(**environment) -> tuple[np.ndarray, np.ndarray, str]:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        work = Projection(opened, None, None)
+        directions, _ = work.query_directions(query)
+        gathering = work.collect(np.arange(120)[::-1], directions, opened.labels().values, "")
+        while True:
+            try:
+                next(gathering)
+            except StopIteration as done:
+                return *done.value, work.prefix
+
+    with_prefix = products()
+    assert with_prefix[2] == "kept"
+    monkeypatch.setattr("influence_core.attribution.projection.BATCH", size)
+    monkeypatch.setattr("influence_core.attribution.projection.SHARD", 50)
+    without = products(INFLUENCE_CACHE_GB="0")
+    assert "INFLUENCE_CACHE_GB = 0" in without[2]
+    scale = np.abs(without[0]).max()
+    np.testing.assert_allclose(with_prefix[0], without[0], rtol=1e-4, atol=1e-5 * scale)
+    np.testing.assert_allclose(with_prefix[1], without[1], rtol=1e-4)
+
+
+def test_an_index_and_a_correction_are_the_same_with_and_without_prefix(opened, wrong, monkeypatch, tmp_path):
+    options = {"k": 4, "iterations": 12, "hessian_rows": 30}
+    fast = {"optimizer": "sgd", "learning_rate": 0.05, "k": 6, "batch_size": 16, "method": "tracin", "steps": 4}
+    found = []
+    for limit in ("2", "0"):
+        monkeypatch.setenv("INFLUENCE_CACHE_GB", limit)
+        summary = opened.index(**options, rebuild=True)
+        steps = [e.loss for e in opened.correct(wrong["id"], tmp_path / limit, **fast) if hasattr(e, "loss")]
+        table = METHODS["abif"].table(opened, RankSpec(workspace=opened.name, example=wrong["id"]))
+        found.append((summary["eigenvalues"], steps, table.manifest["prefix"]))
+    assert found[0][2] == "kept" != found[1][2]
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-4)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-3)
+
+
+def test_the_index_by_its_settings(opened, wrong):
+    opened.index(k=3, iterations=12, hessian_rows=30)
+    opened.index(k=5, iterations=12, hessian_rows=30)
+    for k in (3, 5):
+        assert opened.rank(wrong["id"], method="abif", settings={"k": k}).notes["k"] == k
+    with pytest.raises(UserError, match="no ABIF index"):
+        opened.rank(wrong["id"], method="abif", settings={"k": 4})
+
+
+def test_relabelled_rows_are_projected_again_by_every_gradient_method(opened, wrong):
+    options = {"method": "hif-cr", "settings": {"damping": 0.5, "hessian_rows": 20}, "scope": "head", "top": 120}
+    before = opened.rank(wrong["id"], **options)
+    row = before.proponents[0]
+    other = next(name for name in opened.label_names if name != row.label)
+    opened.relabel(row.id, other, expect=row.label, annotator="me")
+    assert opened.rank(wrong["id"], **options).stale == 1
+    after = opened.rank(wrong["id"], **options, refresh=True)
+    assert after.stale == 0
+    assert by_id(after)[row.id].score != pytest.approx(row.score, rel=1e-3)
+    table = pd.DataFrame({name: scores_of(opened, r)[0] for name, r in (("a", before), ("b", after))})
+    assert (np.abs(table["a"] - table["b"]) > 1e-3 * table["a"].abs().max()).sum() == 1
