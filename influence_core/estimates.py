@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from influence_core.attribution.abif import Abif, has_basis
 from influence_core.attribution.base import Cost, Query
 from influence_core.attribution.explaining import queries as explained
+from influence_core.attribution.gradient import GradientMethod
 from influence_core.attribution.methods import method_for
 from influence_core.attribution.ranking import resolve
 from influence_core.attribution.sample import sample_size
@@ -87,8 +88,7 @@ def _cost(workspace: "Workspace", spec: AnyEstimated) -> Cost:
     if isinstance(spec, ExplainSpec):
         return _explaining(workspace, spec)
     if isinstance(spec, SuspectsSpec):
-        ready = method_for(workspace, spec).self_scores(workspace, spec) is not None
-        return Cost() if ready else Cost(projections=((len(workspace.train), 1),))
+        return _suspecting(workspace, spec)
     return _indexing(workspace, spec) if isinstance(spec, IndexSpec) else _correcting(workspace, spec)
 
 
@@ -109,6 +109,14 @@ def _explaining(workspace: "Workspace", spec: ExplainSpec) -> Cost:
     if found is None:
         return _predicting(workspace, spec.split)
     return method_for(workspace, spec).cost(workspace, spec, found)
+
+
+def _suspecting(workspace: "Workspace", spec: SuspectsSpec) -> Cost:
+    method = method_for(workspace, spec)
+    if method.self_scores(workspace, spec) is not None:
+        return Cost()
+    passed = Cost(projections=((len(workspace.train), 1),))
+    return passed + method.preparation(workspace, spec, 1) if isinstance(method, GradientMethod) else passed
 
 
 def _indexing(workspace: "Workspace", spec: IndexSpec) -> Cost:

@@ -212,6 +212,10 @@ def parse_spec(value: dict[str, Any] | str | bytes) -> AnySpec:
         raise UserError(one_line(error)) from None
 
 
+def _whole(limit: Any) -> Any:
+    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
+
+
 def one_line(error: ValidationError) -> str:
     """Say the first thing that pydantic found wrong, with the value, in one line."""
     first = error.errors(include_url=False)[0]
@@ -220,7 +224,8 @@ def one_line(error: ValidationError) -> str:
         location = location[1:]
     name = ".".join(location)
     message = first["msg"].removeprefix("Value error, ")
-    limits = {f"give {word} {first['ctx'][key]}" for key, word in LIMITS.items() if key in first.get("ctx", {})}
+    given = first.get("ctx", {})
+    limits = {f"give {word} {_whole(given[key])}" for key, word in LIMITS.items() if key in given}
     if limits:
         message = " and ".join(sorted(limits))
     elif first["type"] == "literal_error":

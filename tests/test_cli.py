@@ -176,3 +176,46 @@ def test_as_a_program_with_help():
         "engine",
     ):
         assert command in done.stdout
+
+
+@pytest.fixture
+def name(home, run, tiny_checkpoint, data_files) -> str:
+    arguments = ("open", tiny_checkpoint, data_files[0], "--test", data_files[1], "--scope", "head")
+    return good(run, *arguments)["workspace"]
+
+
+def test_a_methods_own_settings(run, name):
+    example = good(run, "mispredictions", name)[0]["id"]
+    arguments = ("rank", name, "--example", example, "--method", "hif-cr", "--top", "2")
+    short = [*arguments, "--set", "iterations=2", "--set", "hessian-rows=20"]
+    value = good(run, *short)
+    assert value["method"] == "hif-cr"
+    assert len(value["proponents"]) == 2
+    _, out, _ = run(*short)
+    assert "the solve did not converge" in out
+    assert refused(run, *arguments, "--set", "damping=-1") == "error: damping = -1: give at least 0"
+    assert "hif-cr has no setting 'dumping'" in refused(run, *arguments, "--set", "dumping=1")
+    assert "write it as NAME=VALUE" in refused(run, *arguments, "--set", "damping")
+    assert "belong to no method" in refused(run, "rank", name, "--example", example, "--set", "damping=1")
+    assert "choose one of" in refused(run, "rank", name, "--example", example, "--method", "magic")
+    assert "two or more checkpoints" in refused(run, "rank", name, "--example", example, "--method", "tracin-multi")
+
+
+def test_suspects_and_explain(run, name):
+    rows = good(run, "suspects", name, "--method", "tracin", "--top", "5")
+    assert list(rows[0]) == ["id", "score", "label", "text"]
+    assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
+    _, out, _ = run("suspects", name, "--top", "3")
+    assert "120 rows by influence on themselves" in out
+    assert "no self-influence" in refused(run, "suspects", name, "--method", "embedding")
+    value = good(run, "explain", name, "--method", "tracin")
+    assert value["examples"] == value["computed"] == len(good(run, "mispredictions", name))
+    assert good(run, "explain", name, "--method", "tracin")["computed"] == 0
+
+
+def test_the_stability_study(run, name):
+    small = ["--hessian-rows", "30", "--hessian-rows", "20", "--seed", "0", "--k", "3", "--iterations", "9"]
+    value = good(run, "study", "stability", name, *small, "--queries", "2", "--top", "5")
+    assert [pair["rows"] for pair in value["pairs"]] == [[30, 20]]
+    _, out, _ = run("study", "stability", name, *small, "--queries", "2", "--top", "5")
+    assert "30 / 20" in out

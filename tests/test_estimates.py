@@ -2,12 +2,15 @@ import json
 
 import numpy as np
 import pytest
-from workspaces import TRAIN, add_index, tiny_workspace, use_home
+from workspaces import TEST, TRAIN, add_index, tiny_workspace, use_home
 
 from influence_core import rates
+from influence_core.attribution import gradient
 from influence_core.attribution.abif import Abif
+from influence_core.attribution.methods import METHODS
 from influence_core.estimates import FORWARD, START, WARM_BATCHES, Estimate, estimate, projecting
-from influence_core.specs import CorrectionSpec, IndexSpec, PredictSpec, RankSpec
+from influence_core.sizes import record_size, scope_size
+from influence_core.specs import CorrectionSpec, ExplainSpec, IndexSpec, PredictSpec, RankSpec, SuspectsSpec
 
 
 @pytest.fixture
@@ -80,3 +83,37 @@ def test_a_correction_warms_up_once(workspace):
     assert spent(workspace, longer) > spent(workspace, spec)
     assert spent(workspace, spec.model_copy(update={"optimizer": "sgd"})) == pytest.approx(zeros)
     assert np.isfinite(cold)
+
+
+def test_memory_is_said_where_it_matters():
+    assert Estimate(30, 10**7).words == "about 30 s"
+    assert Estimate(725, 1_500_000_000).words == "about 12 min, 1.5 GB"
+
+
+def test_the_size_of_a_scope_is_what_a_loaded_model_said_else_the_whole_file(workspace):
+    assert scope_size(workspace, None, "head") == 6  # one tensor of 2 × 3
+    record_size(workspace, None, "head", 4)
+    assert scope_size(workspace, None, "head") == scope_size(workspace, None, None) == 4
+    assert scope_size(workspace, None, "all") == 6
+
+
+def test_explaining_everything_counts_what_is_missing_in_groups_that_fit(workspace, monkeypatch):
+    spec = ExplainSpec(workspace="tiny", method="tracin")
+    assert spent(workspace, spec) == 0  # all eight mispredictions have their products
+    gold = ExplainSpec(workspace="tiny", method="hif-cr", settings={"iterations": 10, "hessian_rows": 16})
+    solving = 8 * 10 * 16 / 32
+    assert spent(workspace, gold) == pytest.approx(solving + projecting(TRAIN, 8))
+    vectors = METHODS["hif-cr"].vectors
+    monkeypatch.setattr(gradient, "GROUP_BYTES", 3 * 4 * 6 * vectors)  # three queries of six parameters
+    assert spent(workspace, gold) == pytest.approx(solving + 2 * projecting(TRAIN, 3) + projecting(TRAIN, 2))
+    assert estimate(workspace, gold).bytes == 3 * 4 * 6 * vectors
+
+
+def test_controls_cost_predictions_or_nothing(workspace):
+    random = RankSpec(workspace="tiny", example="test-1", method="random")
+    assert spent(workspace, random) == 0
+    embedding = RankSpec(workspace="tiny", example="test-1", method="embedding")
+    assert spent(workspace, embedding) == pytest.approx((TRAIN + TEST) / FORWARD)
+    suspects = SuspectsSpec(workspace="tiny", method="tracin")
+    assert spent(workspace, suspects) == 0
+    assert spent(workspace, suspects.model_copy(update={"method": "tracin-adam"})) >= projecting(TRAIN, 1)

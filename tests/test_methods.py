@@ -14,6 +14,7 @@ from influence_core.attribution.base import Query
 from influence_core.attribution.hessian import hessian_numbers
 from influence_core.attribution.methods import METHODS
 from influence_core.attribution.projection import Projection
+from influence_core.attribution.ranking import largest
 from influence_core.attribution.tracin_multi import steepest
 from influence_core.errors import UserError
 from influence_core.estimates import estimate
@@ -310,3 +311,12 @@ def test_relabelled_rows_are_projected_again_by_every_gradient_method(opened, wr
     assert by_id(after)[row.id].score != pytest.approx(row.score, rel=1e-3)
     table = pd.DataFrame({name: scores_of(opened, r)[0] for name, r in (("a", before), ("b", after))})
     assert (np.abs(table["a"] - table["b"]) > 1e-3 * table["a"].abs().max()).sum() == 1
+
+
+def test_the_largest_values_in_order_with_ties_by_row():
+    draw = np.random.default_rng(0)
+    for size in (1, 5, 400):
+        values = draw.integers(-4, 5, size) / 4.0
+        expected = [row for row in sorted(range(size), key=lambda row: -values[row]) if values[row] > 0]
+        for top in (1, 3, 10_000):
+            assert largest(values, top).tolist() == expected[:top]

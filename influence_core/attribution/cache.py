@@ -12,6 +12,7 @@ from influence_core.fingerprints import key_hash
 from influence_core.home import folder
 
 BROKEN = (sqlite3.Error, diskcache.Timeout, ValueError, OSError)  # a cache that fails is a cache that is empty
+ROW_LIMIT = 200_000
 SIZE_LIMIT = 2**30  # bytes; the least recently used go first
 
 
@@ -63,7 +64,9 @@ def get(key: dict[str, Any]) -> Scores | None:
 
 
 def put(key: dict[str, Any], scores: Scores) -> None:
-    """Keep scores under a key."""
+    """Keep scores under a key; those of very many rows are made again faster than they are kept."""
+    if len(scores.scores) > ROW_LIMIT:
+        return
     table = np.stack([scores.scores, scores.cosines, scores.zero_norm, scores.labels]).astype(np.float64)
     with suppress(*BROKEN), _open() as cache:
         cache.set(key_hash(key), table.tobytes())

@@ -50,7 +50,6 @@ def assemble(
     labels = workspace.labels()
     stale = scores.labels != labels.values
     values = scores.cosines if spec.by == "cosine" else scores.scores
-    order = np.argsort(-values, kind="stable")
     frame, names, n = workspace.train, workspace.label_names, len(values)
 
     def rows(numbers: np.ndarray) -> list[RankedRow]:
@@ -70,7 +69,6 @@ def assemble(
             for place, row in enumerate(numbers, start=1)
         ]
 
-    positive, negative = int((values > 0).sum()), int((values < 0).sum())
     return Ranking(
         example=query.example,
         target=names[query.target],
@@ -84,9 +82,22 @@ def assemble(
         made=ready.made,
         fresh=fresh,
         notes=ready.notes,
-        proponents=rows(order[: min(spec.top, positive)]),
-        opponents=rows(order[::-1][: min(spec.top, negative)]),
+        proponents=rows(largest(values, spec.top)),
+        opponents=rows(largest(-values, spec.top)),
     )
+
+
+def largest(values: np.ndarray, top: int) -> np.ndarray:
+    """Return the rows of the ``top`` largest values that are positive, largest first, ties in row order.
+
+    Only the rows that are returned get sorted: of a million, the sort would take most of the time.
+    """
+    count = min(top, int(np.count_nonzero(values > 0)))
+    if count == 0:
+        return np.zeros(0, dtype=np.int64)
+    least = np.partition(values, len(values) - count)[len(values) - count]
+    rows = np.flatnonzero(values >= least)
+    return rows[np.argsort(-values[rows], kind="stable")][:count]
 
 
 def ready(workspace: "Workspace", spec: RankSpec) -> Ranking | None:

@@ -16,7 +16,8 @@ from influence_core.attribution.base import Arrays, Query
 from influence_core.errors import UserError
 from influence_core.home import read_json, write_json
 
-SHARD = 1000  # training rows a chunk
+SHARD = 1000  # training rows whose completion is recorded together
+CHUNK = 64 * SHARD  # rows a file: few files are read fast, and zarr replaces a file in one move
 
 
 def write_arrays(path: Path, arrays: Arrays) -> None:
@@ -86,7 +87,7 @@ class Table:
 
 
 class IndexArrays:
-    """The index on disk: zarr arrays of N rows in chunks of `SHARD`, written shard by shard.
+    """The index on disk: uncompressed zarr arrays of N rows, written shard by shard.
 
     ``products`` [N, k], ``sqnorms`` [N] (of the full gradients), ``labels`` [N] (those projected),
     ``done`` [shards]. A build that was interrupted goes on with the shards that are not done.
@@ -102,10 +103,12 @@ class IndexArrays:
         except (RuntimeError, ValueError, OSError, KeyError) as error:
             raise self._damaged(error) from None
         if empty:
-            self.group.create_array("products", shape=(rows, k), chunks=(SHARD, k), dtype="float32")
-            self.group.create_array("sqnorms", shape=(rows,), chunks=(SHARD,), dtype="float32")
-            self.group.create_array("labels", shape=(rows,), chunks=(SHARD,), dtype="int64")
-            self.group.create_array("done", shape=(self.shards,), chunks=(1,), dtype="uint8")
+            chunk = min(rows, CHUNK)
+            plain: dict[str, Any] = {"compressors": None}  # noise does not compress
+            self.group.create_array("products", shape=(rows, k), chunks=(chunk, k), dtype="float32", **plain)
+            self.group.create_array("sqnorms", shape=(rows,), chunks=(chunk,), dtype="float32", **plain)
+            self.group.create_array("labels", shape=(rows,), chunks=(chunk,), dtype="int64", **plain)
+            self.group.create_array("done", shape=(self.shards,), chunks=(self.shards,), dtype="uint8")
 
     def array(self, name: str) -> zarr.Array[Any]:
         """Return one of the arrays."""
