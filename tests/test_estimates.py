@@ -7,7 +7,7 @@ from workspaces import TEST, TRAIN, add_index, tiny_workspace, use_home
 from influence_core import rates
 from influence_core.attribution import gradient
 from influence_core.attribution.abif import Abif
-from influence_core.attribution.methods import METHODS
+from influence_core.attribution.hif import SOLVER
 from influence_core.estimates import FORWARD, START, WARM_BATCHES, Estimate, estimate, projecting
 from influence_core.sizes import record_size, scope_size
 from influence_core.specs import CorrectionSpec, ExplainSpec, IndexSpec, PredictSpec, RankSpec, SuspectsSpec
@@ -103,10 +103,9 @@ def test_explaining_everything_counts_what_is_missing_in_groups_that_fit(workspa
     gold = ExplainSpec(workspace="tiny", method="hif-cr", settings={"iterations": 10, "hessian_rows": 16})
     solving = 8 * 10 * 16 / 32
     assert spent(workspace, gold) == pytest.approx(solving + projecting(TRAIN, 8))
-    vectors = METHODS["hif-cr"].vectors
-    monkeypatch.setattr(gradient, "GROUP_BYTES", 3 * 4 * 6 * vectors)  # three queries of six parameters
+    monkeypatch.setattr(gradient, "GROUP_BYTES", 3 * 4 * 6)  # three queries of six parameters
     assert spent(workspace, gold) == pytest.approx(solving + 2 * projecting(TRAIN, 3) + projecting(TRAIN, 2))
-    assert estimate(workspace, gold).bytes == 3 * 4 * 6 * vectors
+    assert estimate(workspace, gold).bytes == 4 * 6 * (3 + SOLVER)
 
 
 def test_controls_cost_predictions_or_nothing(workspace):

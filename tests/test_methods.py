@@ -222,8 +222,7 @@ def test_many_queries_in_groups_equal_one_by_one(opened, method, monkeypatch):
     options = {"method": method, "settings": settings, "scope": "head"}
     alone = opened.rank(examples[0], **options, top=120)
     work, _ = all_gradients(opened, "head")
-    one = 4 * work.size * METHODS[method].vectors
-    monkeypatch.setattr(gradient, "GROUP_BYTES", 2 * one)  # two queries a pass
+    monkeypatch.setattr(gradient, "GROUP_BYTES", 2 * 4 * work.size)  # two queries a pass, solved one by one
     spec = ExplainSpec(workspace=opened.name, examples=tuple(examples), **options)
     cost = METHODS[method].cost(opened, spec, [Query(e, 0) for e in examples])
     assert [directions for _, directions in cost.projections] == [2, 2, 1]

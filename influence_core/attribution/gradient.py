@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,11 +43,10 @@ class GradientMethod(Attributor):
     products depend on.
     """
 
-    vectors: ClassVar[int] = 1  # of the scope's parameters, held at once for each query
-
-    def group(self, parameters: int) -> int:
-        """Return how many queries of so many parameters go together, at least 1."""
-        return max(1, GROUP_BYTES // (4 * parameters * self.vectors))
+    @staticmethod
+    def group(parameters: int) -> int:
+        """Return how many directions of so many parameters are held at once, at least 1."""
+        return max(1, GROUP_BYTES // (4 * parameters))
 
     def depends_on(self, workspace: "Workspace", spec: Attributed) -> dict[str, Any]:
         """Return the settings that table and queries depend on; part of their key."""
@@ -214,7 +213,7 @@ class GradientMethod(Attributor):
         count = len(missing) or len(queries)
         size = self.group(scope_size(workspace, spec.checkpoint, spec.scope))
         passes = [(rows, min(size, count - start)) for start in range(0, count, size)]
-        cost = Cost(projections=tuple(passes), vectors=self.vectors * min(size, count))
+        cost = Cost(projections=tuple(passes), vectors=min(size, count))
         return cost + self.preparation(workspace, spec, count)
 
     def preparation(self, workspace: "Workspace", spec: Attributed, queries: int) -> Cost:

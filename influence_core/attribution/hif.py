@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from influence_core.attribution import gradient
 from influence_core.attribution.base import Arrays, Cost, Query, SelfScores
 from influence_core.attribution.gradient import Directions, GradientMethod
 from influence_core.attribution.sample import sample_size
 from influence_core.curvature.memory import VECTORS
 from influence_core.errors import UserError
-from influence_core.events import Progress, through
+from influence_core.events import Progress
 from influence_core.settings import METHOD_NAMES, Method, SolverSettings
+from influence_core.sizes import scope_size
 from influence_core.specs import Attributed
 
 if TYPE_CHECKING:
@@ -25,15 +27,21 @@ if TYPE_CHECKING:
     from influence_core.workspace import Workspace
 
 
+SOLVER = max(VECTORS.values())  # vectors that a solver holds for each right-hand side
+
+
+def solved_together(parameters: int) -> int:
+    """Return how many right-hand sides of so many parameters are solved at once, at least 1."""
+    return max(1, gradient.GROUP_BYTES // (4 * parameters * SOLVER))
+
+
 class HessianBased(GradientMethod):
-    """d_z solves (H + damping · I) d_z = g_z, so score = ⟨d_z, g_x⟩; all queries in one blocked solve.
+    """d_z solves (H + damping · I) d_z = g_z, so score = ⟨d_z, g_x⟩; many queries in one blocked solve.
 
     Each query's file also keeps the solve (`curvature.solution.Solution`): ``residuals`` [iterations + 1]
     relative to ‖g_z‖, ``curvatures`` [iterations] of the search directions, and, [1] each,
     ``true_residuals``, ``best``, ``converged``, ``negative`` and ``breakdown``.
     """
-
-    vectors: ClassVar[int] = 1 + max(VECTORS.values())  # the gradients, and what the solvers hold
 
     @abstractmethod
     def solve(self, operator: "HessianOperator", b: "Tensor", own: SolverSettings) -> "Iterator[Progress | Solution]":
@@ -56,12 +64,23 @@ class HessianBased(GradientMethod):
 
         own = SolverSettings(**spec.settings)
         gradients, _ = work.query_directions(queries)
-        b = torch.cat([gradients[name].flatten(1) for name in work.scope.parameters], 1)
+        x = torch.cat([gradients.pop(name).flatten(1) for name in work.scope.parameters], 1)  # [Q, P], g_z first
         sampled = yield from sampled_hessian(work, spec.checkpoint, own.hessian_rows, own.seed)
-        found = yield from through(self.solve(sampled.operator, b, own), Solution)
-        norms = torch.linalg.vector_norm(found.x.double(), dim=1).cpu().numpy().astype(np.float32)
-        values = directions_from_flat(found.x, work.classifier.parameters(work.scope))
-        return Directions(values, norms, [_kept(found, place) for place in range(len(queries))])
+        kept, size = list[Arrays](), solved_together(work.size)
+        for start in range(0, len(queries), size):
+            rows = slice(start, min(start + size, len(queries)))
+            found: Solution | None = None
+            for event in self.solve(sampled.operator, x[rows], own):
+                if isinstance(event, Solution):
+                    found = event
+                else:
+                    place = f" for test rows {start + 1} to {rows.stop} of {len(queries)}" if len(queries) > 1 else ""
+                    yield event.model_copy(update={"phase": event.phase + place})
+            assert found is not None
+            x[rows] = found.x
+            kept += [_kept(found, place) for place in range(len(found.x))]
+        norms = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).cpu().numpy().astype(np.float32)
+        return Directions(directions_from_flat(x, work.classifier.parameters(work.scope)), norms, kept)
 
     def notes(self, arrays: Arrays) -> dict[str, Any]:
         """Return how the solve went."""
@@ -74,9 +93,10 @@ class HessianBased(GradientMethod):
         }
 
     def preparation(self, workspace: "Workspace", spec: Attributed, queries: int) -> Cost:
-        """Return the Hessian products."""
-        own = SolverSettings(**spec.settings)
-        return Cost(hessian=own.iterations * queries * sample_size(workspace, own.hessian_rows))
+        """Return the Hessian products, and the vectors that a solve holds beside the directions."""
+        own, parameters = SolverSettings(**spec.settings), scope_size(workspace, spec.checkpoint, spec.scope)
+        held = min(queries, self.group(parameters)) + SOLVER * min(queries, solved_together(parameters))
+        return Cost(hessian=own.iterations * queries * sample_size(workspace, own.hessian_rows), vectors=held)
 
     def self_scores(self, workspace: "Workspace", spec: Attributed) -> SelfScores | None:
         """Refuse: a solve for every training row."""
