@@ -1,4 +1,4 @@
-"""Influence: one test row, and the training rows that support or oppose what the model says of it."""
+"""Influence: one test row, the training rows that support or oppose what the model says of it, and H's spectrum."""
 
 import streamlit as st
 
@@ -7,9 +7,10 @@ from pages.components.asking import ask
 from pages.components.errors import shown_errors
 from pages.components.evidence_list import GO, ranking_side, similar_side
 from pages.components.guard import Context, guard
+from pages.components.spectrum_view import spectrum_side
 
 SIDE = "side"
-SIDES = ("Proponents", "Opponents", "Similar")
+SIDES = ("Proponents", "Opponents", "Similar", "Spectrum")
 
 
 def explain(context: Context, example: str) -> None:
@@ -42,6 +43,8 @@ def explain(context: Context, example: str) -> None:
             spec = ask(context, example, disabled=side == "Similar")
             if side == "Similar":
                 similar_side(context, example, predicted or "", truth)
+            elif side == "Spectrum":
+                spectrum_side(context, spec)
             else:
                 ranking_side(context, spec, side == "Opponents", predicted or "", truth)
 

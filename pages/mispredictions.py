@@ -11,6 +11,7 @@ from influence_core.estimates import estimate
 from influence_core.specs import PredictSpec, Split
 from pages.components import data, filters, state
 from pages.components.cards import FLAG, ROW_LENGTH
+from pages.components.explain_all import explain_all_button, explain_all_panel
 from pages.components.guard import Context, guard
 from pages.components.matrix import matrix
 from pages.components.running import follow_or_offer
@@ -43,7 +44,7 @@ def offer_prediction(context: Context, split: Split) -> None:
     follow_or_offer(spec, "Predict this split", words, f"predict {split}", key="predict")
 
 
-def listed(context: Context, frame: pd.DataFrame, set_to: filters.Filters) -> pd.DataFrame:
+def listed(context: Context, split: Split, frame: pd.DataFrame, set_to: filters.Filters) -> pd.DataFrame:
     """Show how many rows are listed and in which order; returns them."""
     names = context.workspace.label_names
     found = set_to.apply(frame, names)
@@ -55,6 +56,10 @@ def listed(context: Context, frame: pd.DataFrame, set_to: filters.Filters) -> pd
         st.text(f"{wrong:,} of {len(frame):,} wrong · showing {len(found):,}{which}", width="content")
         if set_to.active:
             st.button("Clear filters", icon=":material/filter_alt_off:", on_click=filters.clear, key="clear")
+        if split != "train":
+            explain_all_button(wrong)
+    if split != "train":
+        explain_all_panel(context, split)
     column, ascending = ORDERS[order]
     return found.sort_values(column, ascending=ascending, kind="stable")
 
@@ -85,7 +90,7 @@ def browse(context: Context, split: Split, frame: pd.DataFrame) -> None:
         cell = matrix(frame, names, f"{split}_{context.checkpoint.name}")
     with right:
         set_to = replace(filters.controls(frame), cell=cell)
-        found = listed(context, frame, set_to)
+        found = listed(context, split, frame, set_to)
         if split != "train":  # previous and next walk through test examples
             state.browse(found["id"].tolist())
         if found.empty:

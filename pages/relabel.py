@@ -7,13 +7,14 @@ from influence_core.rankings import Ranking
 from influence_core.specs import RankSpec
 from pages.components import labelling, ranking_choice, state
 from pages.components.errors import show_error, shown_errors
-from pages.components.evidence import METHOD_NAMES
 from pages.components.guard import Context, guard
+from pages.components.influence_fold import influence_fold
 from pages.components.label_buttons import label_buttons, saved_strip
 from pages.components.label_history import export_menu, history_table
 from pages.components.relabel_list import relabel_list
 from pages.components.relabel_queue import Queue
-from pages.components.text import signed
+from pages.components.relabel_source import SUSPECTS, leave, pick_source
+from pages.components.suspects_list import suspects_side
 
 
 def find_ranking(context: Context) -> Ranking | None:
@@ -49,27 +50,6 @@ def nothing_to_do(context: Context) -> None:
     else:
         st.info("The proponents of the selected example are not at hand: rank the training rows on Influence first.")
         st.page_link("pages/influence.py", label="Influence", query_params=state.url())
-
-
-def influence_fold(row: str, ranking: Ranking | None) -> None:
-    """Show, folded away, what the row does to the selected example."""
-    with st.expander("What it influences"):
-        if ranking is None:
-            st.caption("No ranking of a selected example is at hand.")
-            return
-        for name, rows in (("proponent", ranking.proponents), ("opponent", ranking.opponents)):
-            for found in rows:
-                if found.id == row:
-                    word = "supports" if found.score > 0 else "opposes"
-                    st.text(
-                        f"It {word} the label {ranking.target} for test row {ranking.example}: {name} {found.rank} of "
-                        f"{ranking.rows:,} rows by {METHOD_NAMES[ranking.method]}, cosine {signed(found.cosine)}, "
-                        f"score {signed(found.score)} ({found.percentile:.2f} % of the rows stand behind it)."
-                    )
-                    if found.stale:
-                        st.caption(":material/history: Its label changed since the scores were made.")
-                    return
-        st.text(f"It is not among the top proponents or opponents of test row {ranking.example}.")
 
 
 def one_row(context: Context, row: str, queue: Queue, shown: str, ranking: Ranking | None) -> None:
@@ -109,10 +89,18 @@ def main() -> None:
     if (refusal := labelling.refusal()) is not None:
         show_error(refusal)
     saved_strip()
+    source = pick_source()
     row = selected_row(context)
     ranking = find_ranking(context)
     ids = state.handed_over(context.example) if context.example else []
     ids = ids or ([found.id for found in ranking.proponents] if ranking else [])
+    if source == SUSPECTS:
+        ids = list(st.session_state.get(state.SUSPECTS, []))
+        if not ids:
+            with shown_errors():
+                suspects_side(context)
+            return
+        st.button("Back to the list of suspects", icon=":material/arrow_back:", key="suspects_back", on_click=leave)
     if row is not None and row not in ids:
         ids = [row]
     if not ids:

@@ -4,10 +4,26 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from workspaces import HOSTILE, TEST, add_predictions, open_app, tiny_workspace, use_home, wrong_ids
+from workspaces import (
+    HOSTILE,
+    TEST,
+    add_index,
+    add_predictions,
+    catch_runs,
+    open_app,
+    tiny_workspace,
+    use_home,
+    wrong_ids,
+)
 
-from pages.components import filters
+from influence_core.attribution import ekfac
+from influence_core.estimates import estimate
+from influence_core.runs.directory import RunDirectory
+from influence_core.settings import METHOD_NAMES
+from influence_core.specs import ExplainSpec, IndexSpec
+from pages.components import explain_all, filters
 from pages.components.filters import Filters, cell_words, clicked_cell
+from pages.components.settings_form import widget_key
 
 NAMES = ["negative", "positive"]
 
@@ -184,3 +200,101 @@ def test_the_loss_range_covers_the_largest_loss(workspace):
     slider = app.slider(key=filters.LOSS)
     assert slider.max >= largest
     assert math.isclose(slider.max, largest, abs_tol=0.011)
+
+
+def panel(app):
+    app.button(key="explain_all").click().run()
+    assert not app.exception
+    return app
+
+
+def has(app, key):
+    return any(found.key == key for found in app.button)
+
+
+def spec_of(run_id):
+    return RunDirectory.open(run_id).spec()
+
+
+def test_explain_all_offers_the_methods_that_lack_something_with_what_they_take(workspace, monkeypatch):
+    made = catch_runs(monkeypatch)
+    monkeypatch.setattr(ekfac, "find_spec", lambda name: None)
+    app = open_app("mispredictions")
+    assert app.button(key="explain_all").label == "Explain all 8"
+    assert not has(app, "explain_all_start")
+    panel(app)
+    assert "All 8 are explained already: by TracIn." in texts(app)
+    offered = app.selectbox(key=explain_all.METHOD)
+    assert offered.options == [METHOD_NAMES[name] for name in ("abif", "tracin-adam", "hif-cr", "hif-cg")]
+    offered.set_value("hif-cr").run()
+    app.number_input(key=widget_key("hif-cr", "iterations")).set_value(9).run()
+    spec = ExplainSpec(workspace="tiny", checkpoint="first", method="hif-cr", settings={"iterations": 9})
+    assert any("8 test rows in one pass over 40 training rows" in found.value for found in app.caption)
+    assert app.button(key="explain_all_start").label == f"Start ({estimate(workspace, spec).words})"
+    app.button(key="explain_all_start").click().run()
+    assert spec_of(made[0]) == spec
+    assert "place 1 in the queue" in app.main.progress[-1].text
+    panel(app)  # closed: the run goes on, the strip below leads back to it
+    assert not app.main.progress
+    assert "run" not in app.query_params
+
+
+def test_explain_all_says_when_the_index_answers_all(workspace):
+    add_index(workspace, examples=wrong_ids())
+    app = panel(open_app("mispredictions"))
+    assert "All 8 are explained already: by ABIF (the index answers them), by TracIn." in texts(app)
+    assert METHOD_NAMES["abif"] not in app.selectbox(key=explain_all.METHOD).options
+    panel(app)
+    assert not any("explained already" in found for found in texts(app))
+
+
+def test_explain_all_by_abif_needs_the_basis(workspace, monkeypatch):
+    made = catch_runs(monkeypatch)
+    add_index(workspace)
+    app = panel(open_app("mispredictions"))
+    assert app.selectbox(key=explain_all.METHOD).value == "abif"
+    assert "index with its eigenvectors" in app.info[0].value
+    assert not has(app, "explain_all_start")
+    app.button(key="index").click().run()
+    assert spec_of(made[0]) == IndexSpec(workspace="tiny", checkpoint="first")
+
+
+def test_explain_all_asks_for_the_label_that_influence_asks_for(workspace, monkeypatch):
+    made = catch_runs(monkeypatch)
+    app = open_app("influence", example="test-3")
+    app.selectbox(key="target").set_value("gold").run()
+    app.switch_page("pages/mispredictions.py").run()
+    panel(app)
+    app.selectbox(key=explain_all.METHOD).set_value("tracin-adam").run()
+    app.button(key="explain_all_start").click().run()
+    assert spec_of(made[0]).target == "gold"
+
+
+def test_a_run_in_the_address_is_followed_without_opening_anything(workspace):
+    spec = ExplainSpec(workspace="tiny", checkpoint="first", method="hif-cr", settings={"iterations": 9})
+    run = RunDirectory.create(spec, what="explain all of test")
+    app = open_app("mispredictions", run=run.id)
+    assert not app.exception
+    assert "explain all of test" in texts(app)
+    assert "place 1 in the queue" in app.main.progress[-1].text
+    run.claim()
+    run.fail("out of memory: choose a smaller scope")
+    app = open_app("mispredictions", run=run.id)
+    assert any("out of memory" in found.value for found in app.error)
+    assert app.selectbox(key=explain_all.METHOD).value == "hif-cr"
+    assert has(app, "explain_all_start")
+
+
+def test_a_finished_run_in_the_address_says_what_is_explained_now(workspace):
+    run = RunDirectory.create(ExplainSpec(workspace="tiny", checkpoint="first", method="tracin"))
+    run.claim()
+    run.finish()
+    app = open_app("mispredictions", run=run.id)
+    assert not app.exception
+    assert "All 8 are explained already: by TracIn." in texts(app)
+    assert app.selectbox(key=explain_all.METHOD).value != "tracin"
+
+
+def test_training_rows_are_not_explained(workspace):
+    add_predictions(workspace, "train")
+    assert not has(open_app("mispredictions", split="train"), "explain_all")

@@ -4,10 +4,14 @@ import json
 import re
 
 import pytest
-from workspaces import HOSTILE, TRAIN, open_app, tiny_workspace, use_home
+from workspaces import HOSTILE, TRAIN, add_index, catch_runs, open_app, tiny_workspace, use_home
 
+from influence_core.attribution.tables import IndexArrays
 from influence_core.labels import LabelStore
-from pages.components import label_history, labelling, state
+from influence_core.runs.directory import RunDirectory
+from influence_core.specs import IndexSpec, SuspectsSpec
+from pages.components import label_history, labelling, state, suspects_list
+from pages.components.settings_form import widget_key
 
 TOP = 20  # proponents: products are (20 − i) / 20, positive for train-0 … train-19
 
@@ -259,3 +263,81 @@ def test_the_page_points_to_the_experiment_that_writes_no_label(workspace):
     said = " ".join(element.value for element in opened(row="train-1").caption)
     assert "use Correct" in said
     assert "writes no label" in said
+
+
+def suspects_by_hand(workspace):
+    """Row numbers by Σ p² / λ, largest first, read from the index's own products (λ = 2 and −1)."""
+    (folder,) = workspace.path.glob("artefacts/abif/*")
+    products = IndexArrays(folder, TRAIN, 2).read("products").astype(float)
+    scores = [a * a / 2.0 - b * b / 1.0 for a, b in products]
+    order = sorted(range(TRAIN), key=lambda row: -scores[row])
+    return order, scores
+
+
+def test_suspects_are_listed_by_self_influence_with_gold_and_become_the_queue(workspace):
+    add_index(workspace)
+    order, scores = suspects_by_hand(workspace)
+    app = opened(source="Suspects")
+    assert app.selectbox(key=suspects_list.METHOD).value == "abif"
+    table = app.dataframe[0].value
+    assert list(table["id"]) == [f"train-{row}" for row in order]
+    assert list(table["score"]) == pytest.approx([scores[row] for row in order])
+    flagged = {shown for shown, gold in zip(table["id"], table["gold"], strict=True) if gold.startswith("⚑ gold says")}
+    assert flagged == {f"train-{row}" for row in range(0, TRAIN, 5)}  # where the label is not gold
+    assert "8 of these 40 labels differ from gold (20 %); 20 % of all." in texts(app)
+    press(app, "relabel_suspects")
+    assert app.query_params["row"] == f"train-{order[0]}"
+    assert app.progress[0].text == f"0 of {TRAIN} reviewed"
+    app.text_input(key=state.ANNOTATOR).set_value("Ada").run()
+    press(app, "skip-")
+    assert app.query_params["row"] == f"train-{order[1]}"
+    press(app, "suspects_back")
+    assert "row" not in app.query_params
+    assert len(app.dataframe) == 1
+
+
+def test_leaving_the_suspects_leads_back_to_the_rankings_queue(workspace):
+    add_index(workspace)
+    app = opened(example="test-0", source="Suspects")
+    press(app, "relabel_suspects")
+    app.segmented_control(key="source").set_value("A ranking").run()
+    assert not app.exception
+    assert "row" not in app.query_params
+    assert app.progress[0].text.startswith("0 of ")
+    assert not app.progress[0].text.startswith(f"0 of {TRAIN}")
+
+
+def test_suspects_that_are_not_known_are_offered_with_their_estimate(tmp_path, monkeypatch):
+    use_home(monkeypatch, tmp_path)
+    tiny_workspace(tracin=False)
+    made = catch_runs(monkeypatch)
+    app = opened(source="Suspects")
+    assert app.selectbox(key=suspects_list.METHOD).value == "tracin"
+    assert "not computed yet" in app.info[0].value
+    assert re.fullmatch(r"Find suspects \(about \d+ s\)", button(app, "suspects").label)
+    press(app, "suspects")
+    assert RunDirectory.open(made[0]).spec() == SuspectsSpec(workspace="tiny", checkpoint="first", method="tracin")
+    app.selectbox(key=suspects_list.METHOD).set_value("tracin-multi").run()
+    assert "two or more checkpoints" in app.info[0].value
+    app.selectbox(key=suspects_list.METHOD).set_value("abif").run()
+    press(app, "index")
+    assert RunDirectory.open(made[1]).spec() == IndexSpec(workspace="tiny", checkpoint="first")
+
+
+def test_tracins_suspects_follow_from_its_norms(workspace):
+    app = opened(source="Suspects")
+    assert list(app.dataframe[0].value["score"]) == [1.0] * TRAIN  # all norms are 1
+    workspace.relabel("train-1", "negative", expect="positive", annotator="Bob")
+    app = opened(source="Suspects")
+    assert any("1 training row was relabelled" in found.value for found in app.caption)
+    assert [note for note in app.dataframe[0].value["note"] if note] == ["label changed since"]
+
+
+def test_a_run_in_the_address_opens_its_suspects_with_its_settings(workspace):
+    spec = SuspectsSpec(workspace="tiny", checkpoint="first", method="tracin-adam", settings={"batch_size": 8})
+    run = RunDirectory.create(spec)
+    app = opened(run=run.id)
+    assert app.segmented_control(key="source").value == "Suspects"
+    assert app.selectbox(key=suspects_list.METHOD).value == "tracin-adam"
+    assert app.number_input(key=widget_key("tracin-adam", "batch_size")).value == 8
+    assert "place 1 in the queue" in app.main.progress[-1].text

@@ -11,9 +11,11 @@ import pytest
 from influence_core.charts import (
     OPPONENT,
     PROPONENT,
+    Solve,
     alt_text,
     confusion,
     confusion_counts,
+    curvatures,
     divergence,
     find_flip,
     inert,
@@ -21,7 +23,9 @@ from influence_core.charts import (
     number,
     percent,
     probability,
+    residual_history,
     retention,
+    spectrum,
     theme,
 )
 from influence_core.events import Step
@@ -400,3 +404,126 @@ def test_figures_are_plotly_figures_that_serialise():
         figure = chart(FLIP, "pos", 2)
         assert isinstance(figure, go.Figure)
         assert json.loads(figure.to_json())["layout"]["meta"]["alt"] == alt_text(figure)
+
+
+def undrawn(heights, values):
+    """The values that asinh heights stand for; the scale is the median of |value|."""
+    return np.sinh(np.array(heights, dtype=float)) * np.median(np.abs(values))
+
+
+VALUES = np.array([80.0, 6.0, -3.0, 2.0, -1.5])
+ERRORS = np.array([0.0, 0.0, 0.5, 0.25, 0.1])
+
+
+def test_the_spectrum_has_both_signs_in_two_colours_with_their_signs():
+    figure = spectrum(VALUES, ERRORS)
+    assert title(figure) == "2 of 5 kept eigenvalues are negative, the smallest −3"
+    positive, negative = trace(figure, "positive (+)"), trace(figure, "negative (−)")
+    assert (list(positive.x), list(negative.x)) == ([1, 2, 4], [3, 5])
+    assert undrawn(positive.y, VALUES) == pytest.approx([80, 6, 2])
+    assert undrawn(negative.y, VALUES) == pytest.approx([-3, -1.5])
+    assert (positive.marker.color, negative.marker.color) == (PROPONENT, OPPONENT)
+    assert (set(positive.text), set(negative.text)) == ({"+"}, {"−"})
+    assert negative.hovertext[0] == "eigenvalue 3: −3, Ritz residual 0.5"
+
+
+def test_ritz_residuals_are_error_bars_on_the_same_axis():
+    bars = trace(spectrum(VALUES, ERRORS), "negative (−)")
+    assert undrawn(np.array(bars.y) + bars.error_y.array, VALUES) == pytest.approx([-2.5, -1.4])
+    assert undrawn(np.array(bars.y) - bars.error_y.arrayminus, VALUES) == pytest.approx([-3.5, -1.6])
+
+
+def test_the_axis_names_zero_both_ends_and_powers_of_ten_apart():
+    axis = spectrum(VALUES, ERRORS).layout.yaxis
+    assert axis.ticktext[0] == "−3"
+    assert axis.ticktext[-1] == "+80"
+    assert {"0", "+10"} <= set(axis.ticktext)
+    assert undrawn(axis.tickvals, VALUES) == pytest.approx(
+        [float(text.replace("−", "-").replace("+", "")) for text in axis.ticktext]
+    )
+    heights = np.array(axis.tickvals)
+    assert (np.diff(heights) >= 0.1 * (heights[-1] - heights[0]) - 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([3.0, 2.0], "None of 2 kept eigenvalues is negative, the smallest +2"),
+        ([3.0, -2.0], "1 of 2 kept eigenvalues is negative, the smallest −2"),
+        ([], "No eigenvalue is kept"),
+    ],
+)
+def test_the_spectrums_title_in_words(values, said):
+    assert title(spectrum(np.array(values), np.zeros(len(values)))) == said
+
+
+def solve(**fields):
+    given = {
+        "name": "Conjugate Residual",
+        "residual": 0.01,
+        "residuals": np.array([1.0, 0.5, 0.01]),
+        "curvatures": np.array([4.0, -0.5]),
+        "best": 2,
+        "converged": True,
+        "negative": 1,
+        "breakdown": -1,
+    }
+    return Solve(**{**given, **fields})
+
+
+GRADIENT = solve(
+    name="Conjugate Gradient", residual=0.5, residuals=np.array([1.0, 4.0, 0.5, 7.0]), best=2, converged=False
+)
+
+
+def test_residuals_of_both_solvers_stand_on_one_log_axis_with_b_and_their_best():
+    figure = residual_history([solve(), GRADIENT])
+    assert figure.layout.yaxis.type == "log"
+    assert title(figure) == (
+        "Conjugate Residual: 0.01 of ‖b‖ left; Conjugate Gradient: 0.5 of ‖b‖ left, up to 7 on the way"
+    )
+    residual, gradient = trace(figure, "Conjugate Residual"), trace(figure, "Conjugate Gradient")
+    assert (residual.x, residual.y) == ((0, 1, 2), (1, 0.5, 0.01))
+    assert gradient.y == (1, 4, 0.5, 7)
+    assert (residual.line.color, gradient.line.color) == (PROPONENT, OPPONENT)
+    assert trace(figure, "‖b‖").y == (1, 1)
+    assert trace(figure, "‖b‖").x == (0, 3)
+    star = trace(figure, "best of Conjugate Gradient")
+    assert (star.x, star.y, star.marker.symbol) == ((2,), (0.5,), "star")
+
+
+def test_a_residual_of_zero_has_no_place_on_a_log_axis():
+    figure = residual_history([solve(residual=0.0, residuals=np.array([1.0, 0.0]), best=1)])
+    assert trace(figure, "Conjugate Residual").y == (1,)
+    assert not [found for found in figure.data if found.name.startswith("best")]
+    assert "0 of ‖b‖ left" in title(figure)
+    assert title(residual_history([])) == "No solve is kept yet"
+
+
+def test_directions_of_negative_curvature_are_marked_and_counted():
+    values = np.array([4.0, np.nan, -0.5, 2.0, -1.5])
+    figure = curvatures(solve(curvatures=values, negative=2))
+    assert title(figure) == (
+        "Conjugate Residual: 2 of 4 search directions curve downwards, first at iteration 3, down to −1.5"
+    )
+    assert list(trace(figure, "negative (−)").x) == [3, 5]
+    assert list(trace(figure, "positive (+)").x) == [1, 4]
+    assert title(curvatures(solve(curvatures=np.array([4.0]), negative=-1))) == (
+        "Conjugate Residual: none of 1 search direction curves downwards"
+    )
+    assert "no search direction" in title(curvatures(solve(curvatures=np.array([np.nan]))))
+
+
+def test_solver_words():
+    assert solve().words == "Conjugate Residual converged: its residual is 0.01 of ‖b‖, after 2 iterations."
+    assert GRADIENT.words == (
+        "Conjugate Gradient did not converge: its best residual was 0.5 of ‖b‖, after 2 iterations."
+    )
+
+
+@pytest.mark.parametrize("figure", [spectrum(VALUES, ERRORS), residual_history([GRADIENT]), curvatures(GRADIENT)])
+def test_these_charts_have_axes_an_alt_text_and_survive_json(figure):
+    assert figure.layout.xaxis.title.text
+    assert figure.layout.yaxis.title.text
+    assert alt_text(figure).endswith(".")
+    json.loads(figure.to_json())

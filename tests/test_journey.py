@@ -16,6 +16,9 @@ from influence_core.demo.prepare import prepare
 from influence_core.labels import LabelStore
 from influence_core.runs import client
 from influence_core.runs.directory import RunDirectory
+from influence_core.settings import METHOD_NAMES
+from influence_core.specs import RankSpec
+from influence_core.spectrum import spectrum
 from influence_core.workspace import Workspace
 
 pytestmark = pytest.mark.browser
@@ -70,6 +73,13 @@ def press(page: Page, prefix: str, place: int = 0) -> None:
     page.locator(f"{keyed(page, prefix)} button").nth(place).click()
 
 
+def choose(page: Page, name: str, option: str) -> None:
+    """Choose an option of a select box."""
+    page.get_by_role("combobox", name=name).click()
+    page.get_by_role("option", name=option, exact=True).click()
+    settled(page)
+
+
 @pytest.mark.parametrize(("scheme", "word", "name"), [("light", "minute", "with-ann"), ("dark", "plot", "with-bo")])
 def test_from_the_first_page_to_a_kept_checkpoint(app, browser, picture, scheme, word, name):
     workspace = Workspace.open("demo:movie-reviews")
@@ -112,6 +122,22 @@ def test_from_the_first_page_to_a_kept_checkpoint(app, browser, picture, scheme,
     page.get_by_role("radio", name="Opponents").or_(page.get_by_role("button", name="Opponents")).first.click()
     expect(page.get_by_text(ranking.opponents[0].text, exact=True).first).to_be_visible()
     expect(page.get_by_text("opposes").first).to_be_visible()
+    page.get_by_role("radio", name="Proponents").or_(page.get_by_role("button", name="Proponents")).first.click()
+    settled(page)
+
+    # another method has its own settings, and the spectrum shows why one of them fails
+    choose(page, "Method", METHOD_NAMES["hif-cg"])
+    expect(page.get_by_text("These scores are not computed yet.")).to_be_visible()
+    page.get_by_role("button", name="Settings").click()
+    expect(page.get_by_role("spinbutton", name="Damping")).to_have_value("0")
+    page.keyboard.press("Escape")
+    choose(page, "Method", METHOD_NAMES["abif"])
+    page.get_by_role("radio", name="Spectrum").or_(page.get_by_role("button", name="Spectrum")).first.click()
+    found = spectrum(workspace, RankSpec(workspace=workspace.name, example=example))
+    assert found is not None
+    expect(page.get_by_text(f"{found.negative} of {len(found.values)}", exact=True)).to_be_visible()
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    picture(page, f"spectrum-{scheme}")
     page.get_by_role("radio", name="Proponents").or_(page.get_by_role("button", name="Proponents")).first.click()
     settled(page)
 

@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from influence_core.events import Progress, Result, Step
+from influence_core.rankings import Ranking
 from influence_core.runs.directory import RunDirectory
 from influence_core.runs.state import RunState
 from influence_core.specs import CorrectionSpec, RankSpec
 from influence_core.workspace import Checkpoint
 from pages.components import correction_words as words
-from pages.components import discarding, run_words
+from pages.components import discarding, ranking_words, run_words
 from pages.components.relabel_queue import Queue
 from pages.components.run_reading import RunReading
 
@@ -198,3 +199,80 @@ def test_discarding_is_a_marker_that_can_be_taken_back(run):
     assert run.path.is_dir()
     discarding.restore(run)
     assert not discarding.is_discarded(run)
+
+
+def ranking(method="tracin", **notes):
+    return Ranking(
+        example="x",
+        target="negative",
+        method=method,
+        by="cosine",
+        scope="last:2",
+        checkpoint="c",
+        cursor=0,
+        rows=8000,
+        stale=0,
+        made=datetime.now(UTC).isoformat(),
+        notes=notes,
+        proponents=[],
+        opponents=[],
+    )
+
+
+SOLVED = {"iterations": 12, "residual": 9e-4, "converged": True, "negative_at": -1, "breakdown_at": -1}
+
+
+@pytest.mark.parametrize(
+    ("method", "notes", "said"),
+    [
+        ("abif", {"k": 32, "negative": 8, "seed": 0}, "ABIF · 32 eigenvectors (8 negative) · last 2 blocks and head"),
+        ("tracin", {"eta": 1.0, "eta_known": False}, "TracIn · learning rate unknown, taken as 1 · last"),
+        ("tracin", {"eta": 1e-4, "eta_known": True}, "TracIn · last 2"),
+        (
+            "tracin-multi",
+            {"checkpoints": ["a", "b"], "eta": [1e-3, 5e-4], "eta_known": True},
+            "TracIn over checkpoints · checkpoints a (η 0.001), b (η 0.0005) · last",
+        ),
+        (
+            "tracin-multi",
+            {"checkpoints": ["a", "b"], "eta": [1.0, 1.0], "eta_known": False},
+            "checkpoints a, b · learning rate unknown, taken as 1 · last",
+        ),
+        ("hif-cr", SOLVED, "· 12 iterations, residual 0.0009 of ‖∇l‖, converged · last"),
+        ("hif-cr", {**SOLVED, "iterations": 1, "converged": False}, "1 iteration, residual 0.0009 of ‖∇l‖, not conv"),
+        ("hif-cr", {**SOLVED, "negative_at": 0}, "converged · negative curvature at iteration 1 · last"),
+        ("hif-cr", {**SOLVED, "breakdown_at": 3}, "converged · continued by MINRES after iteration 3 · last"),
+        ("embedding", {"dimension": 384}, "Embedding (control) · 384 features · 8,000 training rows"),
+        ("random", {"seed": 5}, "Random (control) · seed 5 · 8,000 training rows · ordered by cosine"),
+    ],
+)
+def test_what_a_ranking_depends_on_whichever_method_made_it(method, notes, said):
+    found = ranking_words.provenance(ranking(method, **notes), None)
+    assert said in found
+    assert ("built" in found) == (method != "random")
+    assert ("from the index" in found) == (method == "abif")
+    assert "computed now in 12 s" in ranking_words.provenance(ranking(method, **notes), 12.0)
+
+
+def test_only_what_weakens_the_scores_is_a_caveat():
+    assert ranking_words.caveats(ranking("abif", k=32, negative=8)) == []
+    assert ranking_words.caveats(ranking("hif-cr", **SOLVED)) == []
+    assert ranking_words.caveats(ranking("hif-cr", **{**SOLVED, "negative_at": 4})) == []  # it is made for that
+    (unfinished,) = ranking_words.caveats(ranking("hif-cr", **{**SOLVED, "converged": False, "residual": 0.3}))
+    assert "did not converge: its best residual, 0.3 of ‖∇l‖, came after 12 iterations" in unfinished
+    (negative,) = ranking_words.caveats(ranking("hif-cg", **{**SOLVED, "negative_at": 4}))
+    assert "negative curvature at iteration 5" in negative
+
+
+def test_settings_in_words():
+    assert ranking_words.settings_words("abif", {}) == "ABIF"
+    assert ranking_words.settings_words("abif", {"k": 16, "hessian_rows": 64}) == "ABIF (k 16, hessian rows 64)"
+    assert ranking_words.settings_words("tracin-multi", {"names": ("a", "b")}) == (
+        "TracIn over checkpoints (names a and b)"
+    )
+
+
+def test_rows_of_a_correction_name_the_methods_settings():
+    said = words.rows_words(spec(method="hif-cr", settings={"damping": 0.5}))
+    assert "with Hessian-based, Conjugate Residual (damping 0.5), by cosine" in said
+    assert "with the index if there is one, else TracIn, by" in words.rows_words(spec())

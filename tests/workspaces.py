@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ import pandas as pd
 from safetensors.numpy import save_file
 from streamlit.testing.v1 import AppTest
 
+from influence_core.artefacts import base_key
 from influence_core.attribution.base import Query
-from influence_core.attribution.tables import IndexArrays, Table, base_key, write_arrays
+from influence_core.attribution.methods import METHODS
+from influence_core.attribution.tables import IndexArrays, Table, write_arrays
 from influence_core.data.dataset import Dataset
 from influence_core.runs import client
 from influence_core.runs.directory import RunDirectory
+from influence_core.specs import RankSpec
 from influence_core.workspace import Workspace, now
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,8 +131,8 @@ def add_tracin(workspace: Workspace, rng: np.random.Generator) -> None:
     table.finish({"made": now(), "cursor": 0, "rows": TRAIN, "notes": {}})
 
 
-def add_index(workspace: Workspace, k: int = 2) -> None:
-    """Write an ABIF index without its basis, as the demo ships it, with products of the first wrong test row only."""
+def add_index(workspace: Workspace, k: int = 2, examples: Sequence[str] = ("test-0",)) -> None:
+    """Write an ABIF index without its basis, as the demo ships it, with products of some test rows only."""
     key = {**base_key(workspace, None, None), "method": "abif", "k": k, "iterations": 4, "hessian_rows": 8, "seed": 0}
     key["origin"] = "shipped"
     table = Table(workspace.artefacts.make("abif", key), key)
@@ -138,9 +142,34 @@ def add_index(workspace: Workspace, k: int = 2) -> None:
     for shard, first, end in index.missing():
         rows = end - first
         index.write(shard, rng.normal(size=(rows, k)).astype(np.float32), np.ones(rows), labels[first:end])
-    for target in range(2):
-        table.write_query(Query(wrong_ids()[0], target), {"products": np.ones(k, dtype=np.float32)})
-    table.finish({"made": now(), "cursor": 0, "rows": TRAIN, "eigenvalues": [2.0, -1.0], "orthogonality": 0.0})
+    for query in (Query(example, target) for example in examples for target in range(2)):
+        table.write_query(query, {"products": np.ones(k, dtype=np.float32)})
+    spectrum = {"eigenvalues": [2.0, -1.0], "residuals": [0.0, 0.25], "orthogonality": 1e-9, "l2": 0.0}
+    table.finish({"made": now(), "cursor": 0, "rows": TRAIN, **spectrum})
+
+
+def add_solve(workspace: Workspace, method: str, example: str, *, target: int = 0, settings=None, **solve) -> None:
+    """Write what a Hessian-based method keeps of one query: products as `add_tracin`'s, and how the solve went.
+
+    Without ``solve`` it converged at its second iteration; its arrays are those that `attribution.hif` names.
+    """
+    spec = RankSpec(workspace=workspace.name, example=example, method=method, settings=settings or {})
+    table, rows = METHODS[method].table(workspace, spec), len(workspace.train)
+    workspace.artefacts.make(method, table.key)
+    labels = workspace.train["label"].to_numpy(dtype=np.int64)
+    write_arrays(table.folder / "train.safetensors", {"norms": np.ones(rows, dtype=np.float32), "labels": labels})
+    products = ((rows / 2 - np.arange(rows)) * 2 / rows).astype(np.float32)
+    kept = {"residuals": [1.0, 0.5, 5e-4], "curvatures": [2.0, 1.0], "best": 2, "converged": 1, "negative": -1}
+    kept |= {"breakdown": -1, **solve}
+    kept.setdefault("true_residuals", kept["residuals"][kept["best"]])
+    arrays = {"products": products, "norm": np.ones(1, dtype=np.float32)}
+    for name in ("residuals", "curvatures"):
+        arrays[name] = np.array(kept[name], dtype=np.float64)
+    for name in ("best", "converged", "negative", "breakdown"):
+        arrays[name] = np.array([kept[name]], dtype=np.int64)
+    arrays["true_residuals"] = np.array([kept["true_residuals"]], dtype=np.float64)
+    table.write_query(Query(example, target), arrays)
+    table.finish({"made": now(), "cursor": 0, "rows": rows, "notes": {}})
 
 
 def catch_runs(monkeypatch) -> list[str]:

@@ -2,14 +2,18 @@
 
 from influence_core.charts.confusion import confusion, confusion_counts
 from influence_core.charts.correction import divergence, find_flip, loss, probability, retention
+from influence_core.charts.solver import Solve, curvatures, residual_history
+from influence_core.charts.spectrum import spectrum
 from influence_core.charts.theme import OPPONENT, PROPONENT, alt_text, inert, number, percent
 
 __all__ = [
     "OPPONENT",
     "PROPONENT",
+    "Solve",
     "alt_text",
     "confusion",
     "confusion_counts",
+    "curvatures",
     "divergence",
     "find_flip",
     "inert",
@@ -17,5 +21,7 @@ __all__ = [
     "number",
     "percent",
     "probability",
+    "residual_history",
     "retention",
+    "spectrum",
 ]

@@ -1,21 +1,22 @@
-"""What to ask of a ranking: pickers for method, target label and order, and the spec they make."""
+"""What to ask of a ranking: pickers for method, target label and order, the method's settings, and their spec."""
 
 import streamlit as st
 
-from influence_core.attribution.abif import Abif, has_basis
+from influence_core.settings import METHOD_NAMES, METHOD_WORDS
 from influence_core.specs import RankSpec
-from influence_core.workspace import Workspace
-from pages.components.evidence import METHOD_NAMES
+from pages.components import settings_form
 from pages.components.guard import Context
+from pages.components.offering import index_state
+from pages.components.running import selected_run
+from pages.components.text import plain
 
 # names in the URL as well
 METHOD = "method"
 TARGET = "target"
 ORDER = "order"
 
-METHOD_HELP = (
-    "ABIF: inner products on the Hessian's leading eigenvectors, from an index. "
-    "TracIn: the plain inner product of the two loss gradients. Positive scores are proponents in both."
+METHOD_HELP = "Positive scores are proponents in all of them. " + " ".join(
+    f"**{METHOD_NAMES[name]}**: {plain(words)}" for name, words in METHOD_WORDS.items()
 )
 TARGET_HELP = (
     "Whose loss the scores speak of: a proponent lowers the loss of this label. "
@@ -26,36 +27,49 @@ ORDER_HELP = (
 )
 
 
-def index_state(workspace: Workspace, checkpoint: str) -> str:
-    """Return "none", "shipped" (an index without its basis) or "basis" for a checkpoint."""
-    table = Abif().table(workspace, RankSpec(workspace=workspace.name, checkpoint=checkpoint, example=""))
-    return "none" if table is None else "basis" if has_basis(table) else "shipped"
-
-
 def ask(context: Context, example: str, disabled: bool) -> RankSpec:
     """Show the pickers and return the spec; without an index the default method is TracIn.
 
     Where they do not matter they are shown disabled: a picker that goes away forgets its choice.
     """
     workspace = context.workspace
-    default = "tracin" if index_state(workspace, context.checkpoint.name) == "none" else "abif"
+    _adopt_run(example)
+    base = {**context.spec, "example": example}
+    default = "tracin" if index_state(workspace, workspace.spec(RankSpec, base)) == "none" else "abif"
     targets = ["predicted", "gold", *workspace.label_names]
-    first, second, third = st.columns(3)
-    method = first.selectbox(
-        "Method",
-        list(METHOD_NAMES),
-        index=list(METHOD_NAMES).index(default),
-        format_func=lambda name: METHOD_NAMES[name],
-        key=METHOD,
-        help=METHOD_HELP,
-        disabled=disabled,
-        bind="query-params",
-    )
-    target = second.selectbox(
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        method = st.selectbox(
+            "Method",
+            list(METHOD_NAMES),
+            index=list(METHOD_NAMES).index(default),
+            format_func=METHOD_NAMES.__getitem__,
+            key=METHOD,
+            help=METHOD_HELP,
+            disabled=disabled,
+            bind="query-params",
+            width=300,
+        )
+        if not disabled:
+            settings_form.settings_popover(workspace, method)
+    st.caption(plain(METHOD_WORDS[method]))
+    left, right = st.columns(2)
+    target = left.selectbox(
         "Target label", targets, key=TARGET, help=TARGET_HELP, disabled=disabled, bind="query-params"
     )
-    order = third.selectbox(
+    order = right.selectbox(
         "Order", ["cosine", "score"], key=ORDER, help=ORDER_HELP, disabled=disabled, bind="query-params"
     )
-    options = {**context.spec, "example": example, "method": method, "target": target, "by": order}
+    options = {**base, "method": method, "settings": settings_form.chosen(method), "target": target, "by": order}
     return workspace.spec(RankSpec, options)
+
+
+def _adopt_run(example: str) -> None:
+    """Let a ranking's run in the address bring its choices back, where the address does not say others."""
+    run = selected_run("rank")
+    asked = None if run is None else run.spec()
+    if run is None or not isinstance(asked, RankSpec) or asked.example != example:
+        return
+    if settings_form.adopt(run.id, asked):
+        for key, value in ((METHOD, asked.method), (TARGET, asked.target), (ORDER, asked.by)):
+            if key not in st.query_params:
+                st.session_state[key] = value

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from influence_core import checks
+from influence_core.errors import UserError
 from influence_core.rankings import Ranking
 from influence_core.specs import CorrectionSpec
 from influence_core.workspace import Workspace
+from pages.components.offering import unavailable
 
 
 def desired_label(workspace: Workspace, spec: CorrectionSpec) -> str:
@@ -30,6 +32,8 @@ def check(workspace: Workspace, spec: CorrectionSpec, predicted: str) -> None:
     """Raise the `UserError` that the run would end with, as far as files and labels tell."""
     labels = workspace.labels().values
     checks.check_correction(workspace, spec, workspace.label_index(predicted), labels)
+    if spec.strategy != "random" and (why := unavailable(workspace, spec)) is not None:
+        raise UserError(why)
     ranking = None if spec.strategy == "random" else ranking_of(workspace, spec)
     if ranking is not None:  # otherwise the run ranks first
         rows = ranking.proponents if spec.strategy == "proponents" else ranking.opponents

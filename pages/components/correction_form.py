@@ -4,9 +4,10 @@ from typing import Any
 
 import streamlit as st
 
+from influence_core.settings import METHOD_WORDS
 from influence_core.specs import DEFAULT_RATE, CorrectionSpec
 from influence_core.workspace import Checkpoint, Workspace
-from pages.components import ranking_choice, state
+from pages.components import ranking_choice, settings_form, state
 from pages.components.correction_words import METHODS, ORDERS, STRATEGIES, STRATEGY_CAPTIONS, carries_state, share_of
 from pages.components.text import plain
 
@@ -93,6 +94,7 @@ def form(workspace: Workspace, checkpoint: Checkpoint, predicted: str, true: str
         "steps": st.session_state[STEPS],
         "after_flip": st.session_state[AFTER] if st.session_state[STOP] == "after" else 0,
         "method": st.session_state[METHOD] or None,
+        "settings": settings_form.chosen(st.session_state[METHOD]) if st.session_state[METHOD] else {},
         "target": st.session_state[TARGET],
         "by": st.session_state[ORDER],
         "seed": st.session_state[SEED],
@@ -113,6 +115,8 @@ def adopt(example: str) -> None:
 
 def fill(spec: CorrectionSpec, desired: str, kind: str) -> None:
     """Put a spec's settings into the widgets (in a callback, before they are shown)."""
+    if spec.method is not None:
+        settings_form.put(spec.method, spec.settings)
     st.session_state.update(
         {
             STRATEGY: spec.strategy,
@@ -240,3 +244,7 @@ def _ranking(workspace: Workspace) -> None:
         )
     if free:
         st.caption("Random rows need no ranking.")
+    elif st.session_state[METHOD]:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption(plain(METHOD_WORDS[st.session_state[METHOD]]), width="stretch")
+            settings_form.settings_popover(workspace, st.session_state[METHOD])

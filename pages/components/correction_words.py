@@ -3,8 +3,10 @@
 from typing import Any
 
 from influence_core.charts import number, percent
+from influence_core.settings import METHOD_NAMES
 from influence_core.specs import DEFAULT_RATE, WARM_BATCHES, CorrectionSpec
 from influence_core.workspace import Checkpoint
+from pages.components import ranking_words
 
 STRATEGIES = {
     "proponents": "Relabel top proponents",
@@ -16,7 +18,7 @@ STRATEGY_CAPTIONS = {
     "opponents": "the rows that speak against the prediction most, with the labels they have",
     "random": "rows labelled as the prediction, drawn by seed, set to the desired label",
 }
-METHODS = {"": "the index if there is one, else TracIn", "abif": "ABIF (index)", "tracin": "TracIn"}
+METHODS = {"": "the index if there is one, else TracIn", **METHOD_NAMES}
 ORDERS = {"cosine": "by cosine (large gradients do not lead)", "score": "by score"}
 
 
@@ -94,7 +96,8 @@ def rows_words(spec: CorrectionSpec) -> str:
     if spec.strategy == "random":
         return f"{said}, seed {spec.seed}"
     loss = f"{spec.target} label" if spec.target in ("predicted", "gold") else f"label “{spec.target}”"
-    return f"{said}, ranked for the {loss} with {METHODS[spec.method or '']}, {ORDERS[spec.by]}"
+    method = ranking_words.settings_words(spec.method, spec.settings) if spec.method else METHODS[""]
+    return f"{said}, ranked for the {loss} with {method}, {ORDERS[spec.by]}"
 
 
 def outcome_words(outcome: dict[str, Any], spec: CorrectionSpec, desired: str) -> str:

@@ -7,11 +7,11 @@ import streamlit as st
 from influence_core.estimates import estimate
 from influence_core.rankings import Ranking
 from influence_core.similar import missing, similar
-from influence_core.specs import IndexSpec, PredictSpec, RankSpec
-from pages.components import cards, evidence, state
-from pages.components.asking import index_state
+from influence_core.specs import PredictSpec, RankSpec
+from pages.components import cards, evidence, ranking_words, state
 from pages.components.cards import Evidence
 from pages.components.guard import Context
+from pages.components.offering import OTHER_WAY, index_state, offer, offer_index
 from pages.components.running import follow_or_offer, result_of, run_for
 from pages.components.text import plain
 
@@ -44,11 +44,14 @@ def ranking_side(context: Context, spec: RankSpec, opponents: bool, predicted: s
     if ranking is None:
         offer(context, spec)
         return
-    st.caption(plain(evidence.provenance(ranking, _computed_in(spec))))
-    st.caption(
-        "Scores predict the next few training steps, not a retraining. "
-        "Trusted for how many steps: not measured yet for this checkpoint."
-    )
+    st.caption(plain(ranking_words.provenance(ranking, _computed_in(spec))))
+    if ranking.method not in ranking_words.CONTROLS:
+        st.caption(
+            "Scores predict the next few training steps, not a retraining. "
+            "Trusted for how many steps: not measured yet for this checkpoint."
+        )
+    for said in ranking_words.caveats(ranking):
+        st.warning(plain(said), icon=":material/warning:")
     stale_rows(context, spec, ranking)
     rows, word = (ranking.opponents, "opposes") if opponents else (ranking.proponents, "supports")
     found = evidence.of_ranking(ranking, rows, word, predicted, truth)
@@ -94,36 +97,14 @@ def stale_rows(context: Context, spec: RankSpec, ranking: Ranking) -> None:
         f"{'their scores are' if many else 'its score is'} of the old label.",
         icon=":material/history:",
     )
-    if spec.method == "abif" and index_state(context.workspace, context.checkpoint.name) != "basis":
-        offer_index(context, spec, "Recomputing them needs the eigenvectors, which this index leaves out.")
+    if spec.method == "abif" and index_state(context.workspace, spec) != "basis":
+        why = f"Recomputing them needs the eigenvectors, which this index leaves out. {OTHER_WAY}"
+        offer_index(context, spec, why)
         return
     again = spec.model_copy(update={"refresh": True})
     words = estimate(context.workspace, again).words
     label = f"Recompute {ranking.stale:,} changed row{'s' if ranking.stale > 1 else ''}"
     follow_or_offer(again, label, words, f"recompute {ranking.stale} rows", key="refresh", primary=False)
-
-
-def offer(context: Context, spec: RankSpec) -> None:
-    """Offer the run that a ranking needs: the ranking itself, or the index first."""
-    if spec.method == "abif":
-        kept = index_state(context.workspace, context.checkpoint.name)
-        if kept == "none":
-            offer_index(context, spec, "There is no ABIF index for this checkpoint yet.")
-            return
-        if kept == "shipped":
-            why = "The index has no products for this test row and label; new ones need the eigenvectors."
-            offer_index(context, spec, why)
-            return
-    st.info("These scores are not computed yet.")
-    follow_or_offer(spec, "Compute", estimate(context.workspace, spec).words, f"rank for {spec.example}", key="rank")
-
-
-def offer_index(context: Context, spec: RankSpec, why: str) -> None:
-    """Offer to build index and basis, and name the way that needs neither."""
-    st.info(f"{why} TracIn needs none: choose it above, or build the basis once for all test rows.")
-    asked = context.workspace.spec(IndexSpec, context.spec)
-    words = estimate(context.workspace, asked).words
-    follow_or_offer(asked, "Build basis", words, "build the ABIF basis and index", key="index")
 
 
 def similar_side(context: Context, example: str, predicted: str, truth: str) -> None:

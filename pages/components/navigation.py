@@ -15,7 +15,7 @@ PAGES = (
     ("runs", "Runs", ":material/timeline:", "Everything that runs or ran: open, cancel, again."),
 )
 PAGE_OF_KIND = {"open": "load", "predict": "mispredictions", "rank": "influence", "index": "influence"}
-PAGE_OF_KIND["correct"] = "correct"
+PAGE_OF_KIND |= {"explain": "mispredictions", "suspects": "relabel", "correct": "correct"}
 
 
 def home() -> None:

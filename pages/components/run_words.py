@@ -13,7 +13,8 @@ ICONS = {
     "killed": ":material/cancel:",
     "crashed": ":material/warning:",
 }
-KINDS = {"open": "Open", "predict": "Predict", "index": "Index", "rank": "Rank", "correct": "Correct"}
+KINDS = {"open": "Open", "predict": "Predict", "index": "Index", "rank": "Rank"}
+KINDS |= {"explain": "Explain all", "suspects": "Suspects", "correct": "Correct"}
 
 
 def state_word(state: RunState) -> str:

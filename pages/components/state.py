@@ -21,6 +21,7 @@ SELECTED = "selected"  # dict of the URL's values, kept from page to page
 BROWSING = "browsing"  # ids that previous and next walk through, in the order on screen
 QUEUE = "queue"  # training row ids handed from a ranking to Relabel or Correct, in rank order
 QUEUE_EXAMPLE = "queue_example"  # the test row that the queue's ranking explains
+SUSPECTS = "suspects_queue"  # training row ids that Relabel's list of suspects was left with
 ANNOTATOR = "annotator"
 NAVIGATED = "navigated"  # app.py has run before the page
 
@@ -38,7 +39,7 @@ def select(**values: str | None) -> None:
     kept = _values()
     if WORKSPACE in values and values[WORKSPACE] != kept.get(WORKSPACE):
         kept.clear()
-        for name in (BROWSING, QUEUE, QUEUE_EXAMPLE):
+        for name in (BROWSING, QUEUE, QUEUE_EXAMPLE, SUSPECTS):
             st.session_state.pop(name, None)
     for name, value in values.items():
         if name not in URL_KEYS:
