@@ -45,6 +45,7 @@ class Abif(Attributor):
     """
 
     name: ClassVar[Method] = "abif"
+    judges_itself: ClassVar[bool] = True
 
     def table(self, workspace: "Workspace", spec: Attributed) -> Table | None:
         """Return the newest finished index for this checkpoint, scope and settings; one with its basis first."""

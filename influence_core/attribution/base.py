@@ -100,6 +100,8 @@ class Attributor(ABC):
     """
 
     name: ClassVar[Method]
+    control: ClassVar[bool] = False  # it knows nothing of parameters or of the loss
+    judges_itself: ClassVar[bool] = False  # it gives self-influence
 
     def unavailable(self, workspace: "Workspace", spec: Attributed) -> str | None:
         """Return why the method cannot be used here, in words for a page; None where it can. NumPy only."""
@@ -129,4 +131,5 @@ class Attributor(ABC):
 
     def compute_self(self, workspace: "Workspace", spec: Attributed) -> Iterator[Progress]:
         """Make what `self_scores` needs."""
-        raise UserError(f"{METHOD_NAMES[self.name]} gives no self-influence: choose abif, tracin or tracin-adam")
+        self.self_scores(workspace, spec)
+        yield from ()

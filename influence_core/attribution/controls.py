@@ -21,6 +21,7 @@ class Embedding(Attributor):
     """score = ⟨f_z, f_x⟩ of the model's penultimate features, cosine theirs; the target plays no part."""
 
     name: ClassVar[Method] = "embedding"
+    control: ClassVar[bool] = True
 
     def ready(self, workspace: "Workspace", spec: Attributed, query: Query) -> Ready | None:
         """See base."""
@@ -72,6 +73,7 @@ class Random(Attributor):
     """Score and cosine are the same number, drawn evenly from [−1, 1] by seed, test row and target."""
 
     name: ClassVar[Method] = "random"
+    control: ClassVar[bool] = True
 
     def ready(self, workspace: "Workspace", spec: Attributed, query: Query) -> Ready:
         """See base; always there."""

@@ -30,6 +30,7 @@ class Ekfac(GradientMethod):
     """
 
     name: ClassVar[Method] = "ekfac"
+    judges_itself: ClassVar[bool] = False  # only with the factors that a first ranking fits
 
     def unavailable(self, workspace: "Workspace", spec: Attributed) -> str | None:
         """See base."""

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -42,6 +42,8 @@ class GradientMethod(Attributor):
     A new method says what its directions are; if it needs one, which metric; and which settings the
     products depend on.
     """
+
+    judges_itself: ClassVar[bool] = True
 
     @staticmethod
     def group(parameters: int) -> int:

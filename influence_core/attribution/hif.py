@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from influence_core.attribution import gradient
-from influence_core.attribution.base import Arrays, Cost, Query, SelfScores
+from influence_core.attribution.base import Arrays, Attributor, Cost, Query, SelfScores
 from influence_core.attribution.gradient import Directions, GradientMethod
 from influence_core.attribution.sample import sample_size
 from influence_core.curvature.memory import VECTORS
-from influence_core.errors import UserError
 from influence_core.events import Progress
-from influence_core.settings import METHOD_NAMES, Method, SolverSettings
+from influence_core.settings import Method, SolverSettings
 from influence_core.sizes import scope_size
 from influence_core.specs import Attributed
 
@@ -42,6 +41,8 @@ class HessianBased(GradientMethod):
     relative to ‖g_z‖, ``curvatures`` [iterations] of the search directions, and, [1] each,
     ``true_residuals``, ``best``, ``converged``, ``negative`` and ``breakdown``.
     """
+
+    judges_itself: ClassVar[bool] = False  # it would be a solve for every training row
 
     @abstractmethod
     def solve(self, operator: "HessianOperator", b: "Tensor", own: SolverSettings) -> "Iterator[Progress | Solution]":
@@ -99,16 +100,12 @@ class HessianBased(GradientMethod):
         return Cost(hessian=own.iterations * queries * sample_size(workspace, own.hessian_rows), vectors=held)
 
     def self_scores(self, workspace: "Workspace", spec: Attributed) -> SelfScores | None:
-        """Refuse: a solve for every training row."""
-        raise UserError(
-            f"{METHOD_NAMES[self.name]} gives no self-influence (it would be a solve for every training row): "
-            "choose abif, tracin or tracin-adam"
-        )
+        """Refuse, as the base does."""
+        return Attributor.self_scores(self, workspace, spec)
 
     def compute_self(self, workspace: "Workspace", spec: Attributed) -> Iterator[Progress]:
         """Refuse as well."""
-        self.self_scores(workspace, spec)
-        yield from ()
+        return Attributor.compute_self(self, workspace, spec)
 
 
 class HifCr(HessianBased):

@@ -47,6 +47,7 @@ class TracInMulti(Attributor):
     """
 
     name: ClassVar[Method] = "tracin-multi"
+    judges_itself: ClassVar[bool] = True
     single = TracIn()
 
     def unavailable(self, workspace: "Workspace", spec: Attributed) -> str | None:

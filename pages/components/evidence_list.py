@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from influence_core.attribution.methods import METHODS
 from influence_core.estimates import estimate
 from influence_core.rankings import Ranking
 from influence_core.similar import missing, similar
@@ -45,7 +46,7 @@ def ranking_side(context: Context, spec: RankSpec, opponents: bool, predicted: s
         offer(context, spec)
         return
     st.caption(plain(ranking_words.provenance(ranking, _computed_in(spec))))
-    if ranking.method not in ranking_words.CONTROLS:
+    if not METHODS[ranking.method].control:
         st.caption(
             "Scores predict the next few training steps, not a retraining. "
             "Trusted for how many steps: not measured yet for this checkpoint."

@@ -13,7 +13,6 @@ from pages.components import ranking_choice, settings_form, state
 from pages.components.errors import shown_errors
 from pages.components.guard import Context
 from pages.components.offering import index_state, offer_index, unavailable
-from pages.components.ranking_words import CONTROLS
 from pages.components.running import follow, follow_or_offer, selected_run
 from pages.components.text import plain
 
@@ -59,7 +58,7 @@ def outstanding(workspace: Workspace, spec: ExplainSpec) -> Cost | None:
 
 def _panel(context: Context, split: Split) -> None:
     workspace = context.workspace
-    specs = {method: spec_for(context, split, method) for method in METHODS if method not in CONTROLS}
+    specs = {method: spec_for(context, split, method) for method, of in METHODS.items() if not of.control}
     costs = {method: cost for method, spec in specs.items() if (cost := outstanding(workspace, spec)) is not None}
     count = len(workspace.mispredictions(split, context.checkpoint.name))
     target = next(iter(specs.values())).target

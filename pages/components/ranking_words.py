@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from influence_core.attribution.methods import METHODS
 from influence_core.charts import number
 from influence_core.rankings import Ranking
 from influence_core.settings import METHOD_NAMES
 from pages.components.text import ago
-
-CONTROLS = ("embedding", "random")  # these know nothing of parameters or of the loss
 
 
 def scope_words(scope: str) -> str:
@@ -22,7 +21,7 @@ def scope_words(scope: str) -> str:
 def provenance(ranking: Ranking, computed_in: float | None) -> str:
     """Write one line with all that a ranking depends on; ``computed_in`` seconds, if a run just made it."""
     parts = [METHOD_NAMES[ranking.method], *notes_words(ranking.notes)]
-    if ranking.method not in CONTROLS:
+    if not METHODS[ranking.method].control:
         parts += [scope_words(ranking.scope), f"loss of “{ranking.target}”"]
     parts += [f"{ranking.rows:,} training rows", f"ordered by {ranking.by}"]
     if computed_in is not None:

@@ -3,6 +3,7 @@
 import pandas as pd
 import streamlit as st
 
+from influence_core.attribution import methods as attribution
 from influence_core.charts import percent
 from influence_core.estimates import estimate
 from influence_core.rankings import Suspects
@@ -18,7 +19,7 @@ from pages.components.running import follow_or_offer, selected_run
 from pages.components.text import ago, plain
 
 METHOD = "suspects_method"
-METHODS = ("abif", "tracin", "tracin-multi", "tracin-adam")  # those that score a row for itself without a solve
+METHODS = tuple(name for name, method in attribution.METHODS.items() if method.judges_itself)
 COLUMNS = {
     "rank": st.column_config.NumberColumn("Rank", width=60),
     "score": st.column_config.NumberColumn("Self-influence", format="%+.3g", width=110),
