@@ -31,7 +31,7 @@ run: $(BIN)/.app ## Open the app on the embedded demo (installs what is missing 
 test: $(BIN)/.dev browser ## All tests that fit CI
 	$(BIN)/python -m pytest -m "not full"
 
-test-full: $(BIN)/.dev browser ## These and the ones at real size
+test-full: $(BIN)/.full browser ## These and the ones at real size (installs kronfluence)
 	$(BIN)/python -m pytest
 
 lint: $(BIN)/.dev ## Style, types, and which room leans on which
@@ -40,7 +40,15 @@ lint: $(BIN)/.dev ## Style, types, and which room leans on which
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(BIN)/.dev ## Ratios, both sides measured in one run
+$(BIN)/.full: $(BIN)/.dev requirements-ekfac.txt
+	$(BIN)/python -m pip install --quiet -r requirements-ekfac.txt
+	touch $@
+
+$(BIN)/.bench: $(BIN)/.full requirements-bench.txt
+	$(BIN)/python -m pip install --quiet -r requirements-bench.txt
+	touch $@
+
+bench: $(BIN)/.bench ## Ratios, both sides measured in one run (installs captum and kronfluence)
 	$(BIN)/python -m benchmarks
 
 demo-build: $(BIN)/.app ## Train the demo's checkpoint and make everything shipped with it
