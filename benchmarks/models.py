@@ -86,8 +86,13 @@ def text(count: int, scope: str = "last:2") -> Setup:
     return Setup("encoder", rows, classifier.scope(scope), weights)
 
 
-def images(count: int, scope: str = "all") -> Setup:
-    """Random pixels 1×28×28 for a ResNet of about 0.27 M random parameters; ``last:1`` is its last stage and head."""
+def images(count: int, scope: str = "all", *, halving_stem: bool = False) -> Setup:
+    """Random pixels 1×28×28 for a ResNet of about 0.27 M random parameters; ``last:1`` is its last stage and head.
+
+    Its stem keeps the resolution (ResNet-20: He et al. 2016, Sec. 4.2), or, as made for ImageNet, halves it
+    twice, which leaves later stages so few positions that products with directions outweigh the epoch.
+    """
+    from torch import nn
     from transformers import ResNetConfig, ResNetForImageClassification
 
     torch.manual_seed(SEED)
@@ -99,12 +104,15 @@ def images(count: int, scope: str = "all") -> Setup:
         layer_type="basic",
         num_labels=10,
     )
-    module = ResNetForImageClassification(config).to(device())
-    classifier = ImageClassifier(module, [str(label) for label in range(10)])
+    module = ResNetForImageClassification(config)
+    if not halving_stem:
+        module.resnet.embedder.embedder.convolution = nn.Conv2d(1, 16, 3, padding=1, bias=False)
+        module.resnet.embedder.pooler = nn.Identity()
+    classifier = ImageClassifier(module.to(device()), [str(label) for label in range(10)])
     draw = np.random.default_rng(SEED)
     items = list(draw.normal(size=(count, 1, 28, 28)).astype(np.float32))
     rows = Rows(classifier, items, draw.integers(0, 10, count))
-    return Setup("ResNet", rows, classifier.scope(scope), "random weights and pixels")
+    return Setup("ResNet with a halving stem" if halving_stem else "ResNet-20", rows, classifier.scope(scope), "random weights and pixels")
 
 
 def behind_prefix(setup: Setup) -> Setup:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from agreement import agree, close, expected
 from models import (
     loop_gradients,
     mlp,
@@ -15,46 +16,11 @@ from models import (
 from torch import Tensor, nn
 
 from influence_core.errors import UserError
-from influence_core.gradients.project import Products, iterate, project
+from influence_core.gradients.project import iterate, project
 from influence_core.gradients.rows import row_gradients
 from influence_core.gradients.rules import Factor, embedding, linear
 from influence_core.gradients.rules.linear import LinearWeight
-from influence_core.models.classifier import Batch, Classifier, Parameters, Scope
-
-
-def expected(gradients: Parameters, directions: Parameters, metric: Parameters | None = None) -> Products:
-    """Products of full per-row gradients, in the plainest way."""
-    dots, sqnorms = 0, 0
-    for name, g in gradients.items():
-        weighted = g if metric is None else g * metric[name]
-        dots = dots + weighted.flatten(1) @ directions[name].flatten(1).T
-        sqnorms = sqnorms + (weighted * g).flatten(1).sum(1)
-    return Products(dots, sqnorms)
-
-
-def close(found: Products, wanted: Products, gradients: Parameters, directions: Parameters) -> None:
-    """Norms to 1e-10 relative; products to 1e-10 of what Cauchy-Schwarz allows them."""
-    torch.testing.assert_close(found.sqnorms, wanted.sqnorms, rtol=1e-10, atol=0)
-    g = sum(value.flatten(1).square().sum(1) for value in gradients.values()).sqrt()
-    d = sum(value.flatten(1).square().sum(1) for value in directions.values()).sqrt()
-    assert ((found.dots - wanted.dots).abs() <= 1e-10 * g[:, None] * d[None]).all()
-
-
-def agree(
-    classifier: Classifier,
-    batch: Batch,
-    *,
-    scope: str = "all",
-    size: int = 7,
-    k: int = 3,
-    metric: bool = False,
-) -> None:
-    chosen = classifier.scope(scope)
-    directions = random_directions(classifier, chosen, k)
-    diagonal = random_metric(classifier, chosen) if metric else None
-    gradients = loop_gradients(classifier, chosen, batch)
-    found = project(classifier, chosen, split(batch, size), directions, diagonal)
-    close(found, expected(gradients, directions, diagonal), gradients, directions)
+from influence_core.models.classifier import Batch, Classifier, Scope
 
 
 def text_batch(count: int = 32) -> Batch:

@@ -13,13 +13,17 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from influence_core.errors import UserError
+from influence_core.gradients.rules.registry import is_whole
 from influence_core.models.classifier import Batch, Classifier, Scope
 from influence_core.models.modes import in_eval
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A module that directly owns parameters of a scope (tied ones have several owners)."""
+    """A module that owns parameters of a scope (tied ones have several owners).
+
+    It owns what it holds directly, and where its rule serves it as a whole, what its children hold.
+    """
 
     name: str  # as in named_modules()
     module: nn.Module
@@ -50,10 +54,16 @@ def owners(module: nn.Module, scope: Scope) -> list[Owner]:
     if unknown := wanted - set(by_identity.values()):
         raise ValueError(f"scope {scope.name!r} names parameters that the module lacks: {sorted(unknown)}")
     found = []
+    within: set[int] = set()  # parts of a whole
     for name, part in module.named_modules():
+        if id(part) in within:
+            continue
+        whole = is_whole(part)
+        if whole:
+            within |= {id(each) for each in part.modules()}
         own = {
             local: by_identity[id(parameter)]
-            for local, parameter in part.named_parameters(recurse=False, remove_duplicate=False)
+            for local, parameter in part.named_parameters(recurse=whole, remove_duplicate=False)
         }
         if own := {local: full for local, full in own.items() if full in wanted}:
             found.append(Owner(name, part, own))
@@ -100,10 +110,13 @@ def capture(classifier: Classifier, found: list[Owner], batch: Batch) -> list[Us
 
 def _hook(
     owner: Owner, rows: int, calls: list[_Call]
-) -> Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Any], Tensor | None]:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor | None:
-        a = args[0] if args else next(iter(kwargs.values()), None)
-        if not isinstance(a, Tensor) or not isinstance(output, Tensor):
+) -> Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Any], Any]:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], returned: Any) -> Any:
+        given = [*args, *kwargs.values()]
+        a = given[0] if given else None
+        output = returned[0] if isinstance(returned, tuple) and returned else returned
+        other = any(isinstance(each, Tensor) and each is not a for each in given)
+        if not isinstance(a, Tensor) or not isinstance(output, Tensor) or other:
             raise UserError(
                 f"module {owner.name!r} ({type(module).__name__}) does not map one tensor to one tensor, "
                 "so no layer rule can serve it: choose a scope without it"
@@ -118,7 +131,8 @@ def _hook(
         replaced = None
         if not output.requires_grad:
             # A copy of the leaf goes on, because a leaf may not be changed in place.
-            output = replaced = output.detach().requires_grad_().clone()
+            output = output.detach().requires_grad_().clone()
+            replaced = (output, *returned[1:]) if isinstance(returned, tuple) else output
         kept = [("input", a, a._version)]
         if output._is_view():  # a change in place would rebuild its history; other outputs keep their edge
             kept.append(("output", output, output._version))

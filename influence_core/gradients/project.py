@@ -11,6 +11,7 @@ from influence_core.errors import UserError
 from influence_core.gradients.capture import Owner, capture, owners
 from influence_core.gradients.rows import row, row_gradients
 from influence_core.gradients.rules import Factor, rule_for
+from influence_core.gradients.rules.channelnorm import refuse_mixed_rows
 from influence_core.models.classifier import Batch, Classifier, Parameters, Scope
 
 
@@ -36,8 +37,8 @@ def project(
     gradient of more than one layer and one batch exists at a time.
 
     Raises:
-        UserError: a layer type without a rule, or a model whose gradients its layers' inputs and
-            outputs do not explain (weights used outside their module, the batch not first).
+        UserError: a layer type without a rule, a BatchNorm that mixes rows, or a model whose gradients its layers'
+            inputs and outputs do not explain (weights used outside their module, the batch not first).
     """
     parts = list(iterate(classifier, scope, batches, directions, metric))
     if parts:
@@ -57,6 +58,7 @@ def iterate(
 ) -> Iterator[Products]:
     """Yield the products of each batch as it is done, for callers that save or report on the way; see `project`."""
     found = owners(classifier.module, scope)
+    refuse_mixed_rows(classifier.module)
     for owner in found:
         rule_for(owner.name, owner.module)  # refuses before any work
     ready = _prepare(classifier, scope, directions, metric)

@@ -17,6 +17,14 @@ def piece(device: torch.device, each: int) -> int:
     return max(1, (CPU_ELEMENTS if device.type == "cpu" else DEVICE_ELEMENTS) // max(1, each))
 
 
+def sqnorms(gradients: Tensor, metric: Tensor | None) -> Tensor:
+    """Return g · P · g, [B], of gradients [B, n] under a diagonal P [n] or the identity, in as few passes as can be."""
+    if metric is None:
+        norms: Tensor = torch.linalg.vector_norm(gradients, dim=1)
+        return norms.square_()
+    return (gradients.square() * metric).sum(1)
+
+
 class Factor(ABC):
     """The gradients of one parameter through one use of it, for each of B rows: g_x of ``shape``."""
 
@@ -76,8 +84,7 @@ class Dense(Factor):
 
     def sqnorm(self, metric: Tensor | None = None) -> Tensor:
         """Return g_x · P · g_x, [B]."""
-        squares = self.gradients.square()
-        return (squares if metric is None else squares * metric).flatten(1).sum(1)
+        return sqnorms(self.gradients.flatten(1), None if metric is None else metric.flatten())
 
     def dense(self, start: int, stop: int) -> Tensor:
         """Return some rows in full."""

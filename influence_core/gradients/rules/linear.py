@@ -8,7 +8,7 @@ or K is 1. The norm alone costs T² · (out + in) from the Gram matrices of a an
 import torch
 from torch import Tensor, nn
 
-from influence_core.gradients.rules.factors import Dense, Factor, piece
+from influence_core.gradients.rules.factors import Dense, Factor, piece, sqnorms
 from influence_core.gradients.rules.registry import register
 
 
@@ -53,16 +53,21 @@ class LinearWeight(Factor):
         return self.positions * count < self.positions + count
 
     def _dot_unformed(self, directions: Tensor) -> Tensor:
-        """Return Σ_t b_tᵀ D_k a_t for every k, [B, K]."""
-        b = self.b.flatten(0, 1)  # [B·T, out]
-        columns = [((b @ each).view_as(self.a) * self.a).sum((1, 2)) for each in directions]
-        return torch.stack(columns, 1) if columns else self.a.new_zeros(self.count, 0)
+        """Return Σ_t b_tᵀ D_k a_t for every k, [B, K], some directions at a time."""
+        a, b = self.a.flatten(0, 1), self.b.flatten(0, 1)  # [B·T, in], [B·T, out]
+        step = piece(self.device, a.numel())
+        dots = a.new_empty(self.count, len(directions))
+        for start in range(0, len(directions), step):
+            some = directions[start : start + step]
+            products = torch.bmm(b.expand(len(some), *b.shape), some) * a  # [k, B·T, in]
+            dots[:, start : start + step] = products.sum(2).view(len(some), *self.a.shape[:2]).sum(2).T
+        return dots
 
     def _formed(self, directions: Tensor, metric: Tensor | None, *, norms: bool = True) -> tuple[Tensor, Tensor]:
         """Form some output units' gradients of all rows at a time, and use them while they are at hand."""
         out, inner = self.shape
         count = len(directions)
-        dots, sqnorms = self.a.new_zeros(self.count, count), self.a.new_zeros(self.count)
+        dots, squares = self.a.new_zeros(self.count, count), self.a.new_zeros(self.count)
         transposed = self.b.mT  # [B, out, T]
         step = piece(self.device, self.count * inner)
         for start in range(0, out, step):
@@ -71,9 +76,8 @@ class LinearWeight(Factor):
             if count:
                 dots.addmm_(gradients, directions[:, start:stop].flatten(1).T)
             if norms:
-                weighted = gradients if metric is None else gradients * metric[start:stop].flatten()
-                sqnorms += torch.linalg.vecdot(gradients, weighted)
-        return dots, sqnorms
+                squares += sqnorms(gradients, None if metric is None else metric[start:stop].flatten())
+        return dots, squares
 
 
 def _gram(one: LinearWeight, two: LinearWeight) -> Tensor:
@@ -81,9 +85,26 @@ def _gram(one: LinearWeight, two: LinearWeight) -> Tensor:
     return ((one.a @ two.a.mT) * (one.b @ two.b.mT)).sum((1, 2))
 
 
+def live(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Leave out the positions that no row's loss depends on: a is [B, T, in], b is [B, T, out].
+
+    Where a classifier reads one token, its last block has no gradient at any other position.
+    """
+    if b.shape[1] == 1 or bool((b[-1] != 0).any(1).all()):  # one row settles the usual case
+        return a, b
+    kept = (b != 0).any(2).any(0).nonzero().flatten()
+    return a.index_select(1, kept), b.index_select(1, kept)
+
+
 @register(nn.Linear)
 def linear(module: nn.Module, a: Tensor, b: Tensor) -> dict[str, Factor]:
     """Return the factors of a Linear: a is [B, ..., in], b is [B, ..., out]."""
-    a = a.reshape(len(a), -1, a.shape[-1])
-    b = b.reshape(len(b), -1, b.shape[-1])
+    a, b = live(a.reshape(len(a), -1, a.shape[-1]), b.reshape(len(b), -1, b.shape[-1]))
     return {"weight": LinearWeight(a, b), "bias": Dense(b.sum(1))}
+
+
+@register("transformers.pytorch_utils.Conv1D")
+def conv1d(module: nn.Module, a: Tensor, b: Tensor) -> dict[str, Factor]:
+    """Return the factors of GPT-2's Conv1D, a Linear that keeps Wᵀ: a is [B, ..., in], b is [B, ..., out]."""
+    a, b = live(a.reshape(len(a), -1, a.shape[-1]), b.reshape(len(b), -1, b.shape[-1]))
+    return {"weight": LinearWeight(b, a), "bias": Dense(b.sum(1))}
