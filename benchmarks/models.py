@@ -1,5 +1,6 @@
 """The two set-ups that benchmarks share: an encoder of the demo's shape on text, and a small ResNet on images."""
 
+import tempfile
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file
 
 from influence_core.models.classifier import Batch, Classifier, Rows, Scope
 from influence_core.models.image import ImageClassifier
@@ -112,7 +114,36 @@ def images(count: int, scope: str = "all", *, halving_stem: bool = False) -> Set
     draw = np.random.default_rng(SEED)
     items = list(draw.normal(size=(count, 1, 28, 28)).astype(np.float32))
     rows = Rows(classifier, items, draw.integers(0, 10, count))
-    return Setup("ResNet with a halving stem" if halving_stem else "ResNet-20", rows, classifier.scope(scope), "random weights and pixels")
+    return Setup(
+        "ResNet with a halving stem" if halving_stem else "ResNet-20",
+        rows,
+        classifier.scope(scope),
+        "random weights and pixels",
+    )
+
+
+def demo(count: int) -> Setup:
+    """Return the demo's shipped checkpoint, on the first rows of its seeded Hessian sample and in its own scope."""
+    from influence_core.attribution.hessian import hessian_numbers
+    from influence_core.data import reviews
+    from influence_core.data.dataset import Dataset
+    from influence_core.demo import assets
+    from influence_core.demo.prepare import write_model
+    from influence_core.home import read_json
+    from influence_core.models.text import load_text
+    from influence_core.specs import DEFAULT_HESSIAN_ROWS
+
+    dataset = next(event for event in reviews.load() if isinstance(event, Dataset))
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(Path(folder), load_file(assets.DELTA), dataset.label_names)
+        classifier = load_text(Path(folder), dataset.label_names)
+    classifier.module.to(device())
+    train = dataset.splits["train"]
+    numbers = hessian_numbers(len(train), DEFAULT_HESSIAN_ROWS, SEED)[:count]
+    items = classifier.encode(train["text"].iloc[numbers].tolist())
+    rows = Rows(classifier, items, train["label"].to_numpy()[numbers])
+    scope = classifier.scope(read_json(assets.RECIPE)["recipe"]["scope"])
+    return Setup("the demo's checkpoint", rows, scope, "its own training rows")
 
 
 def behind_prefix(setup: Setup) -> Setup:
