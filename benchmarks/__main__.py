@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import os
 import pkgutil
 import platform
 import sys
@@ -13,6 +14,7 @@ import torch
 
 import benchmarks
 from benchmarks.timing import Measurement
+from influence_core.runs.cluster import ALLOCATOR
 
 HELPERS = {"__main__", "captum_side", "models", "processes", "timing"}
 Line = tuple[str, Measurement]
@@ -71,6 +73,8 @@ def as_json(results: list[Line]) -> str:
 
 def main() -> int:
     """Parse the arguments, run, print; returns 1 where a required target is missed."""
+    if not ALLOCATOR.items() <= os.environ.items():  # both sides of each pair as in the engine's workers
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **ALLOCATOR})
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Times beside a baseline in the same run."
     )
