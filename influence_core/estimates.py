@@ -10,8 +10,11 @@ from influence_core.attribution.gradient import GradientMethod
 from influence_core.attribution.methods import method_for
 from influence_core.attribution.ranking import resolve
 from influence_core.attribution.sample import sample_size
+from influence_core.attribution.tracin_multi import TracInMulti
+from influence_core.checks import ranking_spec
 from influence_core.rates import rate
-from influence_core.sizes import scope_size
+from influence_core.settings import CheckpointsSettings
+from influence_core.sizes import scope_size, warm_kept
 from influence_core.specs import (
     RETENTION_ROWS,
     WARM_BATCHES,
@@ -113,22 +116,21 @@ def _explaining(workspace: "Workspace", spec: ExplainSpec) -> Cost:
 
 def _suspecting(workspace: "Workspace", spec: SuspectsSpec) -> Cost:
     method = method_for(workspace, spec)
-    if method.self_scores(workspace, spec) is not None:
+    if not spec.refresh and method.self_scores(workspace, spec) is not None:
         return Cost()
-    passed = Cost(projections=((len(workspace.train), 1),))
+    passes = CheckpointsSettings(**spec.settings).count if isinstance(method, TracInMulti) else 1
+    passed = Cost(projections=((len(workspace.train), 1),) * passes)
     return passed + method.preparation(workspace, spec, 1) if isinstance(method, GradientMethod) else passed
 
 
 def _indexing(workspace: "Workspace", spec: IndexSpec) -> Cost:
-    asked = RankSpec(workspace=spec.workspace, checkpoint=spec.checkpoint, scope=spec.scope, example="")
-    index = Abif().table(workspace, asked)
-    solved = index is not None and has_basis(index) and index.key["k"] == spec.k and not spec.rebuild
+    rows = sample_size(workspace, spec.hessian_rows)
+    settings = {"k": spec.k, "iterations": spec.iterations, "hessian_rows": rows, "seed": spec.seed}
+    shared = {"workspace": spec.workspace, "checkpoint": spec.checkpoint, "scope": spec.scope}
+    index = Abif().table(workspace, RankSpec(**shared, example="", method="abif", settings=settings))
+    solved = index is not None and has_basis(index) and not spec.rebuild
     products = 0 if solved else spec.iterations
-    return Cost(
-        hessian=products * sample_size(workspace, spec.hessian_rows),
-        projections=((len(workspace.train), spec.k),),
-        vectors=spec.k + products,
-    )
+    return Cost(hessian=products * rows, projections=((len(workspace.train), spec.k),), vectors=spec.k + products)
 
 
 def _correcting(workspace: "Workspace", spec: CorrectionSpec) -> Cost:
@@ -136,10 +138,11 @@ def _correcting(workspace: "Workspace", spec: CorrectionSpec) -> Cost:
     recorded = workspace.checkpoint(spec.checkpoint).optimizer or {}
     source = spec.optimizer_state or ("checkpoint" if "state" in recorded else "warm")
     kind = recorded.get("kind", "adam") if spec.optimizer == "checkpoint" else spec.optimizer
-    wanted = {"checkpoint": workspace.checkpoint(spec.checkpoint).fingerprint, "batch_size": spec.batch_size}
-    kept = any((path / "state.safetensors").exists() for path, _ in workspace.artefacts.find("warm", **wanted))
-    warming = WARM_BATCHES * spec.batch_size if source == "warm" and kind == "adam" and not kept else 0
+    warms = source == "warm" and kind == "adam" and not warm_kept(workspace, spec, spec.batch_size, spec.seed)
     # both trajectories train on the batch and pass the perturbation's rows; the retention rows are read
-    return _predicting(workspace, split) + Cost(
-        trained=warming + spec.steps * 2 * (spec.batch_size + spec.k), forward=spec.steps * (RETENTION_ROWS + 2)
+    steps = Cost(
+        trained=(WARM_BATCHES * spec.batch_size if warms else 0) + spec.steps * 2 * (spec.batch_size + spec.k),
+        forward=spec.steps * (RETENTION_ROWS + 2),
     )
+    ranking = Cost() if spec.strategy == "random" else _ranking(workspace, ranking_spec(spec))
+    return ranking + _predicting(workspace, split) + steps

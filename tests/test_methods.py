@@ -1,6 +1,7 @@
 """Every method on a real tiny workspace, against slow and plain computations."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from influence_core.attribution.hessian import hessian_numbers
 from influence_core.attribution.methods import METHODS
 from influence_core.attribution.projection import Projection
 from influence_core.attribution.ranking import largest
-from influence_core.attribution.tracin_multi import steepest
+from influence_core.attribution.tracin_multi import epochs, steepest
 from influence_core.errors import UserError
 from influence_core.estimates import estimate
 from influence_core.models.loading import rows_of
@@ -54,7 +55,8 @@ def keep_epochs(opened, rates) -> None:
             shutil.copyfile(f"{opened.checkpoint().path}/{file}", folder / file)
         moved = {name: value * (1 + 0.05 * number) if "classifier" in name else value for name, value in base.items()}
         save_file(moved, folder / "model.safetensors", metadata={"format": "pt"})
-        opened.add_checkpoint(f"epoch-{number}", optimizer={"kind": "adam", "learning_rate": rate})
+        optimizer = {"kind": "adam", "learning_rate": rate} if rate is not None else None
+        opened.add_checkpoint(f"epoch-{number}", optimizer=optimizer, notes={"recipe": "same", "epoch": number})
 
 
 def test_every_method_has_a_name_words_settings_and_a_class():
@@ -96,9 +98,11 @@ def test_tracin_multi_picks_the_checkpoints_before_which_the_loss_fell_most(open
     assert opened.ready(spec) is None
     before = estimate(opened, spec).seconds
     ranking = opened.rank(wrong["id"], method="tracin-multi", settings={"count": 1})
-    losses = [opened.predictions("train", entry.name)["loss"].mean() for entry in opened.checkpoints()]
-    best = int(np.argmax(np.array(losses[:-1]) - losses[1:])) + 1
-    assert ranking.notes["checkpoints"] == [opened.checkpoints()[best].name]
+    losses = [opened.predictions("train", f"epoch-{number}")["loss"].mean() for number in (1, 2)]
+    best = ranking.notes["checkpoints"]
+    assert best == ["epoch-2"]  # the first has no fall before it
+    assert ranking.checkpoint == "epoch-2"
+    assert np.isfinite(losses).all()
     assert estimate(opened, spec).seconds < before
     unknown = opened.rank(wrong["id"], method="tracin-multi", settings={"names": ["epoch-1", opened.checkpoint().name]})
     assert unknown.notes["eta_known"] is False  # the first checkpoint records no learning rate
@@ -298,8 +302,12 @@ def test_the_index_by_its_settings(opened, wrong):
         opened.rank(wrong["id"], method="abif", settings={"k": 4})
 
 
-def test_relabelled_rows_are_projected_again_by_every_gradient_method(opened, wrong):
-    options = {"method": "hif-cr", "settings": {"damping": 0.5, "hessian_rows": 20}, "scope": "head", "top": 120}
+@pytest.mark.parametrize("method", ["tracin", "tracin-adam", "hif-cr", "hif-cg"])
+def test_relabelled_rows_are_projected_again_and_nothing_else_moves(opened, wrong, method, monkeypatch):
+    """The Hessian keeps the labels it was built with (DEFINITIONS), so no other row's score may change."""
+    monkeypatch.setattr("influence_core.trajectory.start.WARM_BATCHES", 3)
+    settings = {"damping": 0.5, "hessian_rows": 120} if method.startswith("hif") else {}
+    options = {"method": method, "settings": settings, "scope": "head", "top": 120}
     before = opened.rank(wrong["id"], **options)
     row = before.proponents[0]
     other = next(name for name in opened.label_names if name != row.label)
@@ -310,6 +318,75 @@ def test_relabelled_rows_are_projected_again_by_every_gradient_method(opened, wr
     assert by_id(after)[row.id].score != pytest.approx(row.score, rel=1e-3)
     table = pd.DataFrame({name: scores_of(opened, r)[0] for name, r in (("a", before), ("b", after))})
     assert (np.abs(table["a"] - table["b"]) > 1e-3 * table["a"].abs().max()).sum() == 1
+    # a test row asked about only now is answered by the same Hessian, and by the same training products
+    second = opened.mispredictions()["id"].iloc[1]
+    late = scores_of(opened, opened.rank(second, **options))[0]
+    again = dict(options, settings={**settings, "seed": 0} if settings else {})
+    kept = METHODS[method].table(opened, RankSpec(workspace=opened.name, example=second, **again))
+    assert kept.manifest["cursor"] == 0
+    fresh = scores_of(opened, opened.rank(second, **options, refresh=True))[0]
+    assert (np.abs(late - fresh) > 1e-3 * np.abs(late).max()).sum() <= 1
+
+
+def test_suspects_follow_a_relabelled_row(opened):
+    opened.index(k=6, iterations=40, hessian_rows=40)
+    changed: set[str] = set()
+    for method in ("tracin", "abif"):
+        first = next(row for row in opened.suspects(method=method, top=120).suspects if row.id not in changed)
+        changed.add(first.id)
+        other = next(name for name in opened.label_names if name != first.label)
+        opened.relabel(first.id, other, expect=first.label, annotator="me")
+        stale = opened.suspects(method=method, top=120)
+        assert stale.stale == len(changed)
+        assert next(row.score for row in stale.suspects if row.id == first.id) == first.score
+        found = opened.suspects(method=method, top=120, refresh=True)
+        assert found.stale == 0
+        score = next(row.score for row in found.suspects if row.id == first.id)
+        assert score != pytest.approx(first.score, rel=1e-3)
+        assert opened.suspects(method=method, top=120) == found
+    work, _ = all_gradients(opened)
+    rows = rows_of(opened, work.opened.whole, "train", opened.labels().values)
+    squares = (gradients(work, rows.items, rows.labels) ** 2).sum(1)
+    by = {row.id: row.score for row in opened.suspects(method="tracin", top=120, refresh=True).suspects}
+    np.testing.assert_allclose([by[example] for example in opened.train["id"]], squares, rtol=1e-3)
+
+
+def test_self_influence_over_checkpoints_has_the_rates_of_the_scores(opened):
+    keep_epochs(opened, [0.3, None])
+    names = {"names": ["epoch-1", "epoch-2"]}
+    found = {row.id: row.score for row in opened.suspects(method="tracin-multi", settings=names, top=120).suspects}
+    squares = sum((all_gradients(opened, checkpoint=name)[1] ** 2).sum(1) for name in names["names"])
+    np.testing.assert_allclose([found[example] for example in opened.train["id"]], squares, rtol=1e-3)
+
+
+def test_one_training_is_the_checkpoints_of_one_recipe_in_order_of_their_epochs(opened):
+    assert epochs(opened) == []
+    keep_epochs(opened, [0.3, 0.1, 0.2])
+    opened.add_checkpoint("other", model=Path(opened.checkpoint().path), notes={"recipe": "another", "epoch": 1})
+    assert [entry.name for entry in epochs(opened)] == ["epoch-1", "epoch-2", "epoch-3"]
+
+
+def test_what_the_checkpoint_records_of_its_optimizer_is_in_the_keys(opened, wrong):
+    """The same weights under coupled decay have another loss, hence another Hessian (DEFINITIONS, Loss)."""
+    settings = {"k": 3, "iterations": 40, "hessian_rows": 40, "scope": "head"}
+    plain = opened.index(**settings)["eigenvalues"]
+    recorded = {"kind": "adam", "beta2": 0.5, "weight_decay": 0.5}
+    opened.add_checkpoint("decayed", model=Path(opened.checkpoint().path), optimizer=recorded)
+    decayed = opened.index(**settings, checkpoint="decayed")["eigenvalues"]
+    assert decayed[0] - 0.5 == pytest.approx(plain[0], abs=2e-3)  # the order by |λ| changes behind it
+    for checkpoint, value in ((None, plain), ("decayed", decayed)):
+        spec = RankSpec(workspace=opened.name, example=wrong["id"], scope="head", checkpoint=checkpoint)
+        assert METHODS["abif"].table(opened, spec).manifest["eigenvalues"] == value
+    keys = [
+        METHODS[method]
+        .table(opened, RankSpec(workspace=opened.name, example=wrong["id"], method=method, checkpoint=checkpoint))
+        .folder
+        for method in ("tracin-adam", "hif-cr", "tracin")
+        for checkpoint in (None, "decayed")
+    ]
+    assert keys[0] != keys[1]
+    assert keys[2] != keys[3]
+    assert keys[4] == keys[5]  # plain products depend on the weights alone
 
 
 def test_the_largest_values_in_order_with_ties_by_row():

@@ -46,3 +46,19 @@ def test_it_needs_predictions(opened, tmp_path):
     shutil.rmtree(opened.artefacts.path("predictions", opened.prediction_key("test")))
     with pytest.raises(UserError, match="list its mispredictions first"):
         list(registry.start(StabilitySpec(workspace=opened.name, **SMALL), tmp_path))
+
+
+def test_a_studys_indexes_answer_only_who_asks_for_them(opened, tmp_path):
+    example = opened.mispredictions()["id"].iloc[0]
+    opened.index(k=5, iterations=12, hessian_rows=50)
+    before = opened.rank(example, method="abif")
+    list(registry.start(StabilitySpec(workspace=opened.name, **SMALL), tmp_path))
+    assert opened.rank(example, method="abif") == before.model_copy(update={"fresh": False})
+    exact = {"k": 4, "iterations": 12, "hessian_rows": 20, "seed": 0}
+    assert opened.rank(example, method="abif", settings=exact).notes["origin"] == "study"
+
+
+@pytest.mark.parametrize("wrong", [{"k": 100}, {"hessian_rows": (0,)}, {"hessian_rows": ()}, {"seeds": (-1,)}])
+def test_nonsense_is_one_line(opened, wrong):
+    with pytest.raises(UserError):
+        opened.spec(StabilitySpec, {**SMALL, **wrong})

@@ -12,6 +12,7 @@ import numpy as np
 
 from influence_core.artefacts import base_key
 from influence_core.attribution.base import Attributor, Cost, Query, Ready, Scores, SelfScores, safe_cosine
+from influence_core.attribution.sample import coupled_l2
 from influence_core.attribution.tables import IndexArrays, Table
 from influence_core.errors import UserError
 from influence_core.events import Progress
@@ -48,12 +49,17 @@ class Abif(Attributor):
     judges_itself: ClassVar[bool] = True
 
     def table(self, workspace: "Workspace", spec: Attributed) -> Table | None:
-        """Return the newest finished index for this checkpoint, scope and settings; one with its basis first."""
+        """Return the newest finished index for this checkpoint, scope and settings; one with its basis first.
+
+        What a study built answers only those who ask for exactly its settings.
+        """
         own = IndexSettings(**spec.settings) if spec.method == self.name else IndexSettings()
         wanted = {**base_key(workspace, spec.checkpoint, spec.scope), "method": self.name}
         wanted |= own.model_dump(exclude_none=True)
+        wanted["l2"] = coupled_l2(workspace, spec.checkpoint) or None
+        exact = None not in own.model_dump().values()
         found = [Table(path, key) for path, key in workspace.artefacts.find("abif", **wanted)]
-        finished = [table for table in found if table.complete]
+        finished = [table for table in found if table.complete and (exact or table.key["origin"] != "study")]
         return next(iter(sorted(finished, key=lambda table: not has_basis(table))), None)
 
     def ready(self, workspace: "Workspace", spec: Attributed, query: Query) -> Ready | None:
@@ -77,6 +83,7 @@ class Abif(Attributor):
                 **{name: table.key[name] for name in ("k", "iterations", "hessian_rows", "seed", "origin")},
                 "negative": int((index.values < 0).sum()),
                 "left_out": int((~index.kept).sum()),
+                "prefix": table.manifest.get("prefix"),
             },
             revision=revision,
         )
@@ -116,11 +123,11 @@ class Abif(Attributor):
         from influence_core.attribution.projection import Projection, load_basis
 
         work = Projection(workspace, spec.checkpoint, spec.scope, few=True)
-        basis = load_basis(table, work)
-        for query, products in zip(missing, (yield from work.project_queries(missing, basis)), strict=True):
-            table.write_query(query, {"products": products})
-        if refresh:
-            with locked(table.lock):
+        with locked(table.lock):  # a basis that another process builds anew would not fit these products
+            basis = load_basis(table, work)
+            for query, products in zip(missing, (yield from work.project_queries(missing, basis)), strict=True):
+                table.write_query(query, {"products": products})
+            if refresh:
                 labels = workspace.labels()
                 index = IndexArrays(table.folder, len(labels.values), table.key["k"])
                 stale = np.flatnonzero(index.read("labels") != labels.values)
@@ -149,14 +156,14 @@ class Abif(Attributor):
         scores = (index.products.astype(np.float64) ** 2) @ (1 / index.values)
         return SelfScores(scores, index.labels, table.manifest["made"])
 
-    def compute_self(self, workspace: "Workspace", spec: Attributed) -> Iterator[Progress]:
-        """Refuse: the index is built by a run of its own."""
-        yield from ()
+    def compute_self(self, workspace: "Workspace", spec: Attributed, refresh: bool = False) -> Iterator[Progress]:
+        """Project the relabelled rows again where asked; the index itself is built by a run of its own."""
         if self.table(workspace, spec) is None:
             raise UserError(
                 f"there is no ABIF index for {workspace.name} yet: "
                 f"build it with python -m influence_core index {workspace.name}, or choose tracin"
             )
+        yield from self.compute(workspace, spec, [], refresh)
 
 
 def read_index(table: Table) -> Index:

@@ -127,9 +127,9 @@ class Attributor(ABC):
 
     def self_scores(self, workspace: "Workspace", spec: Attributed) -> SelfScores | None:
         """Return every training row's influence on itself, or None when `compute_self` has to run first."""
-        raise UserError(f"{METHOD_NAMES[self.name]} gives no self-influence: choose abif, tracin or tracin-adam")
+        raise UserError(f"{METHOD_NAMES[self.name]} gives no self-influence: choose abif or a TracIn")
 
-    def compute_self(self, workspace: "Workspace", spec: Attributed) -> Iterator[Progress]:
-        """Make what `self_scores` needs."""
+    def compute_self(self, workspace: "Workspace", spec: Attributed, refresh: bool = False) -> Iterator[Progress]:
+        """Make what `self_scores` needs; with ``refresh`` also that of rows relabelled since."""
         self.self_scores(workspace, spec)
         yield from ()

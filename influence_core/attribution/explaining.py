@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from influence_core.attribution.base import Query
 from influence_core.attribution.methods import method_for
-from influence_core.errors import UserError
+from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Events, Progress, Result
 from influence_core.specs import ExplainSpec, PredictSpec
 
@@ -38,6 +38,8 @@ def run(spec: ExplainSpec, result: Path) -> Events:
 
     started = time.monotonic()
     workspace = Workspace.open(spec.workspace)
+    if spec.split == "train":
+        raise UserError("split train: rankings explain validation and test rows, choose one of these splits")
     if workspace.predictions(spec.split, spec.checkpoint) is None:
         asked = PredictSpec(workspace=spec.workspace, checkpoint=spec.checkpoint, split=spec.split)
         yield from (event for event in predict(asked, result) if isinstance(event, Progress))
@@ -49,6 +51,8 @@ def run(spec: ExplainSpec, result: Path) -> Events:
     missing = [query for query in found if method.ready(workspace, spec, query) is None]
     if missing:
         yield from method.compute(workspace, spec, missing)
+        if any(method.ready(workspace, spec, query) is None for query in missing):
+            raise RunFailedError(f"another run has replaced the {method.name} products meanwhile: explain again")
     yield Result(
         value={
             "method": method.name,

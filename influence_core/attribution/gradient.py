@@ -32,12 +32,32 @@ class Directions:
     extras: list[Arrays] = field(default_factory=list)  # kept in each query's file, if any: [Q]
 
 
+@dataclass(frozen=True)
+class Pass:
+    """What one computation works with: all of its products are of one metric and of the labels at one cursor."""
+
+    work: "Projection"
+    spec: Attributed
+    table: Table
+    metric: "Metric"
+    cursor: int  # of the table: H, where there is one, has the labels at it
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A diagonal metric {name: shape}, or None for the plain inner product; with what to show of it."""
+
+    values: "Parameters | None" = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
 class GradientMethod(Attributor):
     """score = η · ⟨d_z, g_x⟩, cosine = ⟨d_z, g_x⟩ / (‖d_z‖ ‖g_x‖), products and norms under a diagonal metric.
 
     Table: ``norms`` [N] and ``labels`` [N]. Query: ``products`` [N], ``norm`` [1] and what
     `directions` adds; where training rows were relabelled since and asked for again also ``rows``,
-    ``row_labels``, ``row_products``, ``row_norms``, which take the place of the table's.
+    ``row_labels``, ``row_products``, ``row_norms``, which take the place of the table's. The same
+    without products, for self-influence, lies in ``self.safetensors``.
 
     A new method says what its directions are; if it needs one, which metric; and which settings the
     products depend on.
@@ -46,24 +66,22 @@ class GradientMethod(Attributor):
     judges_itself: ClassVar[bool] = True
 
     @staticmethod
-    def group(parameters: int) -> int:
-        """Return how many directions of so many parameters are held at once, at least 1."""
-        return max(1, GROUP_BYTES // (4 * parameters))
+    def group(parameters: int, rows: int) -> int:
+        """Return how many queries go together: their directions and products each fit `GROUP_BYTES`; at least 1."""
+        return max(1, GROUP_BYTES // (4 * max(parameters, rows)))
 
     def depends_on(self, workspace: "Workspace", spec: Attributed) -> dict[str, Any]:
         """Return the settings that table and queries depend on; part of their key."""
         return spec.own.model_dump()
 
     @abstractmethod
-    def directions(
-        self, work: "Projection", spec: Attributed, queries: Sequence[Query], metric: "Parameters | None"
-    ) -> Generator[Progress, None, Directions]:
+    def directions(self, given: Pass, queries: Sequence[Query]) -> Generator[Progress, None, Directions]:
         """Return d_z for each query; the projection applies the metric, its norm is under it."""
 
-    def metric(self, work: "Projection", spec: Attributed) -> "Generator[Progress, None, Parameters | None]":
-        """Return the diagonal metric {name: shape}, or None for the plain inner product."""
+    def metric(self, work: "Projection", spec: Attributed) -> Generator[Progress, None, Metric]:
+        """Return the metric."""
         yield from ()
-        return None
+        return Metric()
 
     def rate(self, workspace: "Workspace", spec: Attributed) -> float | None:
         """η of the score, or None where it is unknown (then 1)."""
@@ -126,82 +144,65 @@ class GradientMethod(Attributor):
             missing = [query for query in queries if not table.complete or table.query(query) is None]
             if not missing and not refresh:
                 return
-            from influence_core.attribution.projection import Projection
-
-            work = Projection(workspace, spec.checkpoint, spec.scope, few=not missing)
-            metric = yield from self.metric(work, spec)
-            size = self.group(work.size)
+            given = yield from self._begin(workspace, spec, table, few=not missing)
+            size = self.group(given.work.size, len(workspace.train))
             for start in range(0, len(missing), size):
-                yield from self._fill(work, spec, table, missing[start : start + size], metric)
+                yield from self._fill(given, missing[start : start + size])
             if refresh:
                 for start in range(0, len(queries), size):
-                    yield from self._refresh(work, spec, table, queries[start : start + size], metric)
+                    yield from self._refresh(given, queries[start : start + size])
 
-    def _fill(
-        self,
-        work: "Projection",
-        spec: Attributed,
-        table: Table,
-        queries: Sequence[Query],
-        metric: "Parameters | None",
-    ) -> Iterator[Progress]:
-        """Project all training rows on some queries' directions in one pass; keep table and queries.
+    def _begin(
+        self, workspace: "Workspace", spec: Attributed, table: Table, *, few: bool
+    ) -> Generator[Progress, None, Pass]:
+        """Load what a computation needs, at the table's cursor or, for a new table, the one that stands now."""
+        from influence_core.attribution.projection import Projection
 
-        The labels are those the table was made with, or, for a new table, those that stand now.
-        """
-        directions = yield from self.directions(work, spec, queries, metric)
-        current = work.workspace.labels()
-        labels = table.read_arrays("train")["labels"] if table.complete else current.values
+        work = Projection(workspace, spec.checkpoint, spec.scope, few=few)
+        cursor = int(table.manifest["cursor"]) if table.complete else workspace.labels().cursor
+        return Pass(work, spec, table, (yield from self.metric(work, spec)), cursor)
+
+    def _fill(self, given: Pass, queries: Sequence[Query]) -> Iterator[Progress]:
+        """Project all training rows on some queries' directions in one pass; keep table and queries."""
+        directions = yield from self.directions(given, queries)
+        table, labels = given.table, given.work.workspace.labels(given.cursor).values
         phase = "projecting the training rows"
-        dots, sqnorms = yield from work.collect(np.arange(len(labels)), directions.values, labels, phase, metric)
+        metric = given.metric.values
+        dots, sqnorms = yield from given.work.collect(np.arange(len(labels)), directions.values, labels, phase, metric)
         if not table.complete:
-            self.keep_norms(work, table, sqnorms, labels, current.cursor)
+            self._keep_norms(given, sqnorms, labels)
         for column, query in enumerate(queries):
             extras = directions.extras[column] if directions.extras else {}
             norm = directions.norms[column : column + 1]
             table.write_query(query, {"products": dots[:, column], "norm": norm, **extras})
 
-    def _refresh(
-        self,
-        work: "Projection",
-        spec: Attributed,
-        table: Table,
-        queries: Sequence[Query],
-        metric: "Parameters | None",
-    ) -> Iterator[Progress]:
+    def _refresh(self, given: Pass, queries: Sequence[Query]) -> Iterator[Progress]:
         """Project the rows relabelled since once more, beside the table's own products."""
-        labels = work.workspace.labels().values
-        stale = np.flatnonzero(table.read_arrays("train")["labels"] != labels)
         overlays: list[Arrays] = [{} for _ in queries]
+        stale, labels = self._stale(given)
         if len(stale):
-            directions = yield from self.directions(work, spec, queries, metric)
-            phase = "projecting relabelled rows"
-            dots, sqnorms = yield from work.collect(stale, directions.values, labels, phase, metric)
+            directions = yield from self.directions(given, queries)
+            phase, metric = "projecting relabelled rows", given.metric.values
+            dots, sqnorms = yield from given.work.collect(stale, directions.values, labels, phase, metric)
             overlays = [
-                {
-                    "rows": stale,
-                    "row_labels": labels[stale],
-                    "row_products": dots[:, column].astype(np.float32),
-                    "row_norms": np.sqrt(sqnorms).astype(np.float32),
-                }
+                {**_overlay(stale, labels, sqnorms), "row_products": dots[:, column].astype(np.float32)}
                 for column in range(len(queries))
             ]
         for query, overlay in zip(queries, overlays, strict=True):
-            arrays = table.query(query)
+            arrays = given.table.query(query)
             assert arrays is not None
             kept = {name: value for name, value in arrays.items() if not name.startswith("row")}
-            table.write_query(query, {**kept, **overlay})
+            given.table.write_query(query, {**kept, **overlay})
 
-    def keep_norms(
-        self, work: "Projection", table: Table, sqnorms: np.ndarray, labels: np.ndarray, cursor: int
-    ) -> None:
-        """Write the training side and mark it as finished."""
-        from influence_core.workspace import now
+    @staticmethod
+    def _stale(given: Pass) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows relabelled since the table was made, and all labels as they stand."""
+        labels = given.work.workspace.labels().values
+        return np.flatnonzero(given.table.read_arrays("train")["labels"] != labels), labels
 
-        work.workspace.artefacts.make(self.name, table.key)
-        norms = np.sqrt(sqnorms).astype(np.float32)
-        write_arrays(table.folder / "train.safetensors", {"norms": norms, "labels": labels})
-        table.finish({"made": now(), "cursor": cursor, "rows": len(labels), "notes": {"prefix": work.prefix}})
+    def _keep_norms(self, given: Pass, sqnorms: np.ndarray, labels: np.ndarray) -> None:
+        notes = {"prefix": given.work.prefix, **given.metric.notes}
+        keep_norms(given.work.workspace, given.table, sqnorms, labels, given.cursor, notes)
 
     def cost(self, workspace: "Workspace", spec: Attributed, queries: Sequence[Query], refresh: bool = False) -> Cost:
         """See base: a pass over all rows, or over the relabelled ones; `preparation` comes on top."""
@@ -213,7 +214,7 @@ class GradientMethod(Attributor):
         if not rows:
             return Cost()
         count = len(missing) or len(queries)
-        size = self.group(scope_size(workspace, spec.checkpoint, spec.scope))
+        size = self.group(scope_size(workspace, spec.checkpoint, spec.scope), len(workspace.train))
         passes = [(rows, min(size, count - start)) for start in range(0, count, size)]
         cost = Cost(projections=tuple(passes), vectors=min(size, count))
         return cost + self.preparation(workspace, spec, count)
@@ -228,20 +229,47 @@ class GradientMethod(Attributor):
         if not table.complete:
             return None
         arrays, rate = table.read_arrays("train"), self.rate(workspace, spec)
-        scores = (1.0 if rate is None else rate) * arrays["norms"].astype(np.float64) ** 2
-        return SelfScores(scores, arrays["labels"], table.manifest["made"])
+        norms, labels = arrays["norms"].astype(np.float64), arrays["labels"].copy()
+        if (table.folder / "self.safetensors").exists():
+            later = table.read_arrays("self")
+            norms[later["rows"]], labels[later["rows"]] = later["row_norms"], later["row_labels"]
+        scores = (1.0 if rate is None else rate) * norms**2
+        return SelfScores(scores, labels, table.manifest["made"])
 
-    def compute_self(self, workspace: "Workspace", spec: Attributed) -> Iterator[Progress]:
-        """Take the norms of all training rows; no direction is needed."""
-        from influence_core.attribution.projection import Projection
-
+    def compute_self(self, workspace: "Workspace", spec: Attributed, refresh: bool = False) -> Iterator[Progress]:
+        """Take the norms of all training rows, or, to refresh, of the relabelled ones; no direction is needed."""
         table = self.table(workspace, spec)
         with locked(table.lock):
-            if table.complete:
+            if table.complete and not refresh:
                 return
-            work = Projection(workspace, spec.checkpoint, spec.scope)
-            metric = yield from self.metric(work, spec)
-            current = workspace.labels()
-            phase = "taking the training rows' norms"
-            _, sqnorms = yield from work.collect(np.arange(len(current.values)), {}, current.values, phase, metric)
-            self.keep_norms(work, table, sqnorms, current.values, current.cursor)
+            given = yield from self._begin(workspace, spec, table, few=table.complete)
+            metric = given.metric.values
+            if not table.complete:
+                labels, phase = workspace.labels(given.cursor).values, "taking the training rows' norms"
+                _, sqnorms = yield from given.work.collect(np.arange(len(labels)), {}, labels, phase, metric)
+                self._keep_norms(given, sqnorms, labels)
+            if refresh:
+                stale, labels = self._stale(given)
+                _, sqnorms = yield from given.work.collect(stale, {}, labels, "projecting relabelled rows", metric)
+                write_arrays(table.folder / "self.safetensors", _overlay(stale, labels, sqnorms))
+
+
+def keep_norms(
+    workspace: "Workspace",
+    table: Table,
+    sqnorms: np.ndarray,
+    labels: np.ndarray,
+    cursor: int,
+    notes: dict[str, Any],
+) -> None:
+    """Write the training side ([N] each) and mark it as finished."""
+    from influence_core.workspace import now
+
+    workspace.artefacts.make(str(table.key["method"]), table.key)
+    norms = np.sqrt(sqnorms).astype(np.float32)
+    write_arrays(table.folder / "train.safetensors", {"norms": norms, "labels": labels})
+    table.finish({"made": now(), "cursor": cursor, "rows": len(labels), "notes": notes})
+
+
+def _overlay(rows: np.ndarray, labels: np.ndarray, sqnorms: np.ndarray) -> Arrays:
+    return {"rows": rows, "row_labels": labels[rows], "row_norms": np.sqrt(sqnorms).astype(np.float32)}

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from influence_core.attribution.sample import sample_size
+from influence_core.attribution.sample import coupled_l2, sample_size
 from influence_core.curvature.hvp import HessianOperator
 from influence_core.events import Progress
 from influence_core.models.classifier import Rows
 
 if TYPE_CHECKING:
     from influence_core.attribution.projection import Projection
-    from influence_core.workspace import Workspace
 
 BATCH = 32  # rows whose gradient graph is built at a time
 
@@ -35,18 +34,12 @@ def hessian_numbers(n: int, size: int, seed: int) -> np.ndarray:
     return np.sort(torch.randperm(n, generator=generator)[:size].numpy())
 
 
-def coupled_l2(workspace: "Workspace", checkpoint: str | None) -> float:
-    """Return the l2 that belongs to L: the checkpoint's weight decay where it is coupled (DEFINITIONS, Loss)."""
-    optimizer = workspace.checkpoint(checkpoint).optimizer or {}
-    return 0.0 if optimizer.get("decoupled", False) else float(optimizer.get("weight_decay", 0.0))
-
-
 def sampled_hessian(
-    work: "Projection", checkpoint: str | None, hessian_rows: int | None, seed: int
+    work: "Projection", checkpoint: str | None, hessian_rows: int | None, seed: int, cursor: int | None = None
 ) -> Generator[Progress, None, Sampled]:
-    """Return the Hessian over the sample, with the labels that stand now; see `HessianOperator`."""
+    """Return the Hessian over the sample, with the labels at a cursor (None: as they stand); see `HessianOperator`."""
     workspace = work.workspace
-    labels = workspace.labels()
+    labels = workspace.labels(cursor)
     rows = yield from work.train(labels.values)
     numbers = hessian_numbers(len(rows), sample_size(workspace, hessian_rows), seed)
     sample = Rows(work.classifier, [rows.items[int(row)] for row in numbers], rows.labels[numbers])

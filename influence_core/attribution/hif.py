@@ -8,8 +8,8 @@ import numpy as np
 
 from influence_core.attribution import gradient
 from influence_core.attribution.base import Arrays, Attributor, Cost, Query, SelfScores
-from influence_core.attribution.gradient import Directions, GradientMethod
-from influence_core.attribution.sample import sample_size
+from influence_core.attribution.gradient import Directions, GradientMethod, Pass
+from influence_core.attribution.sample import coupled_l2, sample_size
 from influence_core.curvature.memory import VECTORS
 from influence_core.events import Progress
 from influence_core.settings import Method, SolverSettings
@@ -19,10 +19,8 @@ from influence_core.specs import Attributed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from influence_core.attribution.projection import Projection
     from influence_core.curvature.hvp import HessianOperator
     from influence_core.curvature.solution import Solution
-    from influence_core.models.classifier import Parameters
     from influence_core.workspace import Workspace
 
 
@@ -49,24 +47,23 @@ class HessianBased(GradientMethod):
         """Solve for b [Q, P]."""
 
     def depends_on(self, workspace: "Workspace", spec: Attributed) -> dict[str, Any]:
-        """See base; the Hessian sample by its size."""
+        """See base; the Hessian sample by its size, and the l2 that is in it."""
         own = SolverSettings(**spec.settings)
-        return {**own.model_dump(), "hessian_rows": sample_size(workspace, own.hessian_rows)}
+        rows = sample_size(workspace, own.hessian_rows)
+        return {**own.model_dump(), "hessian_rows": rows, "l2": coupled_l2(workspace, spec.checkpoint)}
 
-    def directions(
-        self, work: "Projection", spec: Attributed, queries: Sequence[Query], metric: "Parameters | None"
-    ) -> Generator[Progress, None, Directions]:
-        """See base."""
+    def directions(self, given: Pass, queries: Sequence[Query]) -> Generator[Progress, None, Directions]:
+        """See base; H has the labels that the table was made with."""
         import torch
 
         from influence_core.attribution.hessian import sampled_hessian
         from influence_core.curvature.flat import directions_from_flat
         from influence_core.curvature.solution import Solution
 
-        own = SolverSettings(**spec.settings)
+        own, work = SolverSettings(**given.spec.settings), given.work
         gradients, _ = work.query_directions(queries)
         x = torch.cat([gradients.pop(name).flatten(1) for name in work.scope.parameters], 1)  # [Q, P], g_z first
-        sampled = yield from sampled_hessian(work, spec.checkpoint, own.hessian_rows, own.seed)
+        sampled = yield from sampled_hessian(work, given.spec.checkpoint, own.hessian_rows, own.seed, given.cursor)
         kept, size = list[Arrays](), solved_together(work.size)
         for start in range(0, len(queries), size):
             rows = slice(start, min(start + size, len(queries)))
@@ -96,16 +93,18 @@ class HessianBased(GradientMethod):
     def preparation(self, workspace: "Workspace", spec: Attributed, queries: int) -> Cost:
         """Return the Hessian products, and the vectors that a solve holds beside the directions."""
         own, parameters = SolverSettings(**spec.settings), scope_size(workspace, spec.checkpoint, spec.scope)
-        held = min(queries, self.group(parameters)) + SOLVER * min(queries, solved_together(parameters))
+        held = min(queries, self.group(parameters, len(workspace.train))) + SOLVER * min(
+            queries, solved_together(parameters)
+        )
         return Cost(hessian=own.iterations * queries * sample_size(workspace, own.hessian_rows), vectors=held)
 
     def self_scores(self, workspace: "Workspace", spec: Attributed) -> SelfScores | None:
         """Refuse, as the base does."""
         return Attributor.self_scores(self, workspace, spec)
 
-    def compute_self(self, workspace: "Workspace", spec: Attributed) -> Iterator[Progress]:
+    def compute_self(self, workspace: "Workspace", spec: Attributed, refresh: bool = False) -> Iterator[Progress]:
         """Refuse as well."""
-        return Attributor.compute_self(self, workspace, spec)
+        return Attributor.compute_self(self, workspace, spec, refresh)
 
 
 class HifCr(HessianBased):

@@ -14,10 +14,9 @@ from influence_core.artefacts import base_key
 from influence_core.attribution.abif import has_basis
 from influence_core.attribution.hessian import sampled_hessian
 from influence_core.attribution.projection import Projection, load_basis
-from influence_core.attribution.sample import sample_size
+from influence_core.attribution.sample import coupled_l2, sample_size
 from influence_core.attribution.tables import IndexArrays, Table
 from influence_core.curvature.lanczos import Eigenpairs, lanczos
-from influence_core.errors import UserError
 from influence_core.events import Events, Progress, Result
 from influence_core.home import read_json, write_json
 from influence_core.runs.locks import locked
@@ -26,7 +25,12 @@ from influence_core.workspace import Workspace, now
 
 
 def index_key(workspace: Workspace, spec: IndexSpec, origin: str = "local") -> dict[str, Any]:
-    """Return all that an index depends on; ``origin`` keeps a shipped index (without basis) apart."""
+    """Return all that an index depends on.
+
+    ``origin`` keeps a shipped index (without basis) and a study's apart from the local one. An l2
+    of 0 is left out.
+    """
+    l2 = coupled_l2(workspace, spec.checkpoint)
     return {
         **base_key(workspace, spec.checkpoint, spec.scope),
         "method": "abif",
@@ -35,16 +39,18 @@ def index_key(workspace: Workspace, spec: IndexSpec, origin: str = "local") -> d
         "hessian_rows": sample_size(workspace, spec.hessian_rows),
         "seed": spec.seed,
         "origin": origin,
+        **({"l2": l2} if l2 else {}),
     }
 
 
 def run(spec: IndexSpec, result: Path) -> Events:
-    """Build, or finish, an index; its eigenvectors stay beside it as the basis for new queries.
+    """Build, or finish, an index; its eigenvectors stay beside it as the basis for new queries."""
+    yield from build(Workspace.open(spec.workspace), spec)
 
-    Another process that builds the same index meanwhile waits, and then finds it done.
-    """
-    workspace = Workspace.open(spec.workspace)
-    key = index_key(workspace, spec)
+
+def build(workspace: Workspace, spec: IndexSpec, origin: str = "local") -> Events:
+    """Build, or finish, an index; another process that builds the same one meanwhile waits and finds it done."""
+    key = index_key(workspace, spec, origin)
     table = Table(workspace.artefacts.make("abif", key), key)
     with locked(table.lock):
         yield from _build(workspace, spec, table)
@@ -118,10 +124,6 @@ def _basis(workspace: Workspace, work: Projection, spec: IndexSpec, table: Table
     )
     for event in solving:
         if isinstance(event, Eigenpairs):
-            if len(event.values) < spec.k:
-                raise UserError(
-                    f"only {len(event.values)} eigenpairs exist here, k = {spec.k} were asked: give k at most that"
-                )
             about = {
                 "eigenvalues": event.values.double().tolist(),
                 "residuals": event.residuals.double().tolist(),

@@ -8,7 +8,7 @@ import numpy as np
 from influence_core.attribution import cache
 from influence_core.attribution.base import Attributor, Query, Ready, Scores
 from influence_core.attribution.methods import method_for
-from influence_core.errors import UserError
+from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Events, Progress, Result
 from influence_core.rankings import RankedRow, Ranking
 from influence_core.specs import RankSpec
@@ -75,7 +75,7 @@ def assemble(
         method=method.name,
         by=spec.by,
         scope=spec.scope or workspace.scope,
-        checkpoint=workspace.checkpoint(spec.checkpoint).name,
+        checkpoint=", ".join(ready.notes.get("checkpoints", [workspace.checkpoint(spec.checkpoint).name])),
         cursor=labels.cursor,
         rows=n,
         stale=int(stale.sum()),
@@ -134,5 +134,6 @@ def run(spec: RankSpec, result: Path) -> Events:
     if fresh:
         yield from method.compute(workspace, spec, [query], spec.refresh)
         kept = method.ready(workspace, spec, query)
-    assert kept is not None
+    if kept is None:  # between computing and reading
+        raise RunFailedError(f"another run has replaced the {method.name} products meanwhile: rank again")
     yield Result(value=assemble(workspace, spec, method, query, kept, fresh).model_dump())

@@ -1,4 +1,4 @@
-"""How many rows the Hessian is taken of; without torch, because estimates ask it too."""
+"""What a Hessian is taken of: how many rows, and the l2 that belongs to the loss; no torch, since keys ask it too."""
 
 from typing import TYPE_CHECKING
 
@@ -20,3 +20,9 @@ def sample_size(workspace: "Workspace", hessian_rows: int | None) -> int:
     if hessian_rows > n:
         raise UserError(f"hessian_rows = {hessian_rows} but there are {n} training rows: give at most {n}")
     return hessian_rows
+
+
+def coupled_l2(workspace: "Workspace", checkpoint: str | None) -> float:
+    """Return the l2 that belongs to L: the checkpoint's weight decay where it is coupled (DEFINITIONS, Loss)."""
+    optimizer = workspace.checkpoint(checkpoint).optimizer or {}
+    return 0.0 if optimizer.get("decoupled", False) else float(optimizer.get("weight_decay", 0.0))

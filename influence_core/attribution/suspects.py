@@ -7,7 +7,7 @@ import numpy as np
 
 from influence_core.attribution.base import Attributor, SelfScores
 from influence_core.attribution.methods import method_for
-from influence_core.errors import UserError
+from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Events, Result
 from influence_core.rankings import Suspect, Suspects
 from influence_core.specs import SuspectsSpec
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def ready(workspace: "Workspace", spec: SuspectsSpec) -> Suspects | None:
     """Return the suspects if they follow from what is kept, with NumPy alone; None if a run is needed."""
     method = method_for(workspace, spec)
-    found = method.self_scores(workspace, spec)
+    found = None if spec.refresh else method.self_scores(workspace, spec)
     return None if found is None else assemble(workspace, spec, method, found)
 
 
@@ -61,7 +61,9 @@ def run(spec: SuspectsSpec, result: Path) -> Events:
         raise UserError(f"{method.name} cannot be used here: {why}")
     found = ready(workspace, spec)
     if found is None:
-        yield from method.compute_self(workspace, spec)
-        found = ready(workspace, spec)
-    assert found is not None
+        yield from method.compute_self(workspace, spec, spec.refresh)
+        scores = method.self_scores(workspace, spec)
+        if scores is None:
+            raise RunFailedError(f"another run has replaced the {method.name} products meanwhile: ask again")
+        found = assemble(workspace, spec, method, scores)
     yield Result(value=found.model_dump())

@@ -4,14 +4,12 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from influence_core.attribution.base import Query
-from influence_core.attribution.gradient import Directions, GradientMethod
+from influence_core.attribution.gradient import Directions, GradientMethod, Pass
 from influence_core.events import Progress
 from influence_core.settings import Method
 from influence_core.specs import Attributed
 
 if TYPE_CHECKING:
-    from influence_core.attribution.projection import Projection
-    from influence_core.models.classifier import Parameters
     from influence_core.workspace import Workspace
 
 
@@ -25,9 +23,7 @@ class TracIn(GradientMethod):
         optimizer: dict[str, Any] = workspace.checkpoint(spec.checkpoint).optimizer or {}
         return optimizer.get("learning_rate")
 
-    def directions(
-        self, work: "Projection", spec: Attributed, queries: Sequence[Query], metric: "Parameters | None"
-    ) -> Generator[Progress, None, Directions]:
+    def directions(self, given: Pass, queries: Sequence[Query]) -> Generator[Progress, None, Directions]:
         """See base."""
         yield from ()
-        return Directions(*work.query_directions(queries))
+        return Directions(*given.work.query_directions(queries))

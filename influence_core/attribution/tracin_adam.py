@@ -1,20 +1,25 @@
 """TracIn under Adam's diagonal preconditioner (paper, Sec. 5.2)."""
 
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from influence_core.attribution.base import Cost, Query
-from influence_core.attribution.gradient import Directions, GradientMethod
+from influence_core.attribution.gradient import Directions, GradientMethod, Metric, Pass
 from influence_core.events import Progress, through
+from influence_core.fingerprints import tensors_fingerprint
 from influence_core.settings import AdamSettings, Method
+from influence_core.sizes import warm_kept
 from influence_core.specs import WARM_BATCHES, Attributed
 
 if TYPE_CHECKING:
     from influence_core.attribution.projection import Projection
-    from influence_core.models.classifier import Parameters
     from influence_core.workspace import Workspace
+
+
+CONSTANTS = ("beta1", "beta2", "eps", "weight_decay", "decoupled")  # of Adam, that change v̂ or P
 
 
 class TracInAdam(GradientMethod):
@@ -30,24 +35,33 @@ class TracInAdam(GradientMethod):
         """See base."""
         checkpoint = workspace.checkpoint(spec.checkpoint)
         wanted = AdamSettings(**spec.settings)
-        if wanted.state == "checkpoint" and not carries_adam(workspace, spec):
+        recorded = checkpoint.optimizer or {}
+        if wanted.state == "checkpoint" and not (carries(recorded) and "state" in recorded):
             return f"checkpoint {checkpoint.name} carries no Adam state: choose the warmed one"
         if wanted.batch_size > len(workspace.train):
             return f"batch size {wanted.batch_size} with {len(workspace.train)} training rows: choose a smaller one"
         return None
 
-    def directions(
-        self, work: "Projection", spec: Attributed, queries: Sequence[Query], metric: "Parameters | None"
-    ) -> Generator[Progress, None, Directions]:
+    def depends_on(self, workspace: "Workspace", spec: Attributed) -> dict[str, Any]:
+        """See base; Adam's constants, and which state it is, by content."""
+        own, checkpoint = AdamSettings(**spec.settings), workspace.checkpoint(spec.checkpoint)
+        recorded = checkpoint.optimizer or {}
+        constants = {name: recorded[name] for name in CONSTANTS if name in recorded} if carries(recorded) else {}
+        if source(recorded, own) == "warm":
+            return {"state": "warm", "batch_size": own.batch_size, "seed": own.seed, **constants}
+        return {"state": tensors_fingerprint(Path(checkpoint.path) / str(recorded["state"])), **constants}
+
+    def directions(self, given: Pass, queries: Sequence[Query]) -> Generator[Progress, None, Directions]:
         """Return g_z; the metric is applied by the projection."""
         yield from ()
+        metric = given.metric.values
         assert metric is not None
-        values, _ = work.query_directions(queries)
+        values, _ = given.work.query_directions(queries)
         squares = sum((values[name].double().square() * metric[name].double()).flatten(1).sum(1) for name in values)
         assert not isinstance(squares, int)
         return Directions(values, squares.sqrt().cpu().numpy().astype(np.float32))
 
-    def metric(self, work: "Projection", spec: Attributed) -> "Generator[Progress, None, Parameters | None]":
+    def metric(self, work: "Projection", spec: Attributed) -> Generator[Progress, None, Metric]:
         """Return P."""
         from influence_core.trajectory.preconditioner import adam_metric
         from influence_core.trajectory.start import Start, optimizer_of, start_state
@@ -60,19 +74,21 @@ class TracInAdam(GradientMethod):
         step = TrainingStep(work.classifier, work.scope, optimizer, rows, own.batch_size, own.seed)
         parameters = work.classifier.parameters(work.scope)
         start = yield from through(start_state(work.workspace, checkpoint, step, parameters, own.state), Start)
-        return adam_metric(step, parameters, start.state)
+        return Metric(adam_metric(step, parameters, start.state), {"state": start.source})
 
     def preparation(self, workspace: "Workspace", spec: Attributed, queries: int) -> Cost:
         """Return the batches that warm the state, unless it is kept."""
-        own = AdamSettings(**spec.settings)
-        if own.state != "warm" and carries_adam(workspace, spec):
+        own, recorded = AdamSettings(**spec.settings), workspace.checkpoint(spec.checkpoint).optimizer or {}
+        if source(recorded, own) == "checkpoint" or warm_kept(workspace, spec, own.batch_size, own.seed):
             return Cost(vectors=3)
-        wanted = {"checkpoint": workspace.checkpoint(spec.checkpoint).fingerprint, "batch_size": own.batch_size}
-        kept = any((path / "state.safetensors").exists() for path, _ in workspace.artefacts.find("warm", **wanted))
-        return Cost(trained=0 if kept else WARM_BATCHES * own.batch_size, vectors=3)
+        return Cost(trained=WARM_BATCHES * own.batch_size, vectors=3)
 
 
-def carries_adam(workspace: "Workspace", spec: Attributed) -> bool:
-    """Whether the checkpoint carries an Adam state."""
-    recorded = workspace.checkpoint(spec.checkpoint).optimizer or {}
-    return recorded.get("kind") == "adam" and "state" in recorded
+def carries(recorded: dict[str, Any]) -> bool:
+    """Whether a checkpoint's recorded optimizer is an Adam."""
+    return recorded.get("kind") == "adam"
+
+
+def source(recorded: dict[str, Any], own: AdamSettings) -> str:
+    """Return where the state comes from: checkpoint or warm."""
+    return own.state or ("checkpoint" if carries(recorded) and "state" in recorded else "warm")

@@ -10,6 +10,7 @@ import numpy as np
 from influence_core.attribution.base import Attributor, Cost, Query, Ready, Scores, SelfScores
 from influence_core.attribution.tracin import TracIn
 from influence_core.events import Progress
+from influence_core.fingerprints import key_hash
 from influence_core.settings import CheckpointsSettings, Method
 from influence_core.specs import Attributed, PredictSpec
 
@@ -18,8 +19,16 @@ if TYPE_CHECKING:
 
 
 def epochs(workspace: "Workspace") -> "list[Checkpoint]":
-    """Return the checkpoints of the training, in its order: all that no correction made."""
-    return [entry for entry in workspace.checkpoints() if "correction" not in entry.notes]
+    """Return the checkpoints of one training, in its order: those that record its recipe and their epoch.
+
+    Where there are several trainings, the one with the most checkpoints.
+    """
+    found: dict[str, list[Checkpoint]] = {}
+    for entry in workspace.checkpoints():
+        if "epoch" in entry.notes:
+            found.setdefault(key_hash({"recipe": entry.notes.get("recipe")}), []).append(entry)
+    longest: list[Checkpoint] = max(found.values(), key=len, default=[])
+    return sorted(longest, key=lambda entry: float(entry.notes["epoch"]))
 
 
 def training_losses(workspace: "Workspace") -> list[float] | None:
@@ -57,14 +66,14 @@ class TracInMulti(Attributor):
         if unknown := sorted(set(own.names) - known):
             return f"there is no checkpoint {unknown[0]!r}: choose of {', '.join(sorted(known))}"
         if not own.names and len(epochs(workspace)) < 2:
-            return "it needs two or more checkpoints of one training, and there is one"
+            return "it needs two or more checkpoints of one training that record their epoch: keep them, or name some"
         return None
 
     def chosen(self, workspace: "Workspace", spec: Attributed) -> list[str] | None:
         """Return the checkpoints to sum over, by name; None while training losses are missing."""
         own = CheckpointsSettings(**spec.settings)
         if own.names:
-            return list(own.names)
+            return list(dict.fromkeys(own.names))
         losses = training_losses(workspace)
         if losses is None:
             return None
@@ -80,15 +89,14 @@ class TracInMulti(Attributor):
         kept = [part for part in parts if part is not None]
         if len(kept) < len(names):
             return None
-        known = all(part.notes["eta_known"] for part in kept)
-        if not known:
-            kept = [replace(part, notes={**part.notes, "eta": 1.0}) for part in kept]
+        rates, known = self._rates(workspace, spec, names)
+        kept = [replace(part, notes={**part.notes, "eta": eta}) for part, eta in zip(kept, rates, strict=True)]
         return Ready(
             table={},
             query={},
             key={"method": self.name, "parts": [part.key for part in kept]},
             made=min(part.made for part in kept),
-            notes={"checkpoints": names, "eta": [part.notes["eta"] for part in kept], "eta_known": known},
+            notes={"checkpoints": names, "eta": rates, "eta_known": known},
             revision="/".join(part.revision for part in kept),
             parts=tuple(kept),
         )
@@ -133,25 +141,36 @@ class TracInMulti(Attributor):
         count = len(queries)
         return Cost(forward=lacking * n, projections=((n, count),) * passes, vectors=count)
 
+    def _rates(self, workspace: "Workspace", spec: Attributed, names: Sequence[str]) -> tuple[list[float], bool]:
+        """Return η of each checkpoint and True, or ones and False where one is unknown (or all are zero)."""
+        found = [self.single.rate(workspace, _at(spec, name)) for name in names]
+        rates = [rate for rate in found if rate is not None]
+        known = len(rates) == len(found) and sum(rates) > 0
+        return (rates if known else [1.0] * len(names)), known
+
     def self_scores(self, workspace: "Workspace", spec: Attributed) -> SelfScores | None:
-        """Return Σ_i η_i ‖g_x‖²_i."""
-        found = [self.single.self_scores(workspace, _at(spec, name)) for name in self.chosen(workspace, spec) or []]
+        """Return Σ_i η_i ‖g_x‖²_i, with the η of `scores`."""
+        names = self.chosen(workspace, spec) or []
+        found = [self.single.self_scores(workspace, _at(spec, name)) for name in names]
         kept = [each for each in found if each is not None]
         if not kept or len(kept) < len(found):
             return None
+        own = [self.single.rate(workspace, _at(spec, name)) or 1.0 for name in names]  # what `kept` is times of
+        rates, _ = self._rates(workspace, spec, names)
         labels = kept[0].labels.copy()
         for other in kept[1:]:
             labels[other.labels != labels] = -1
-        return SelfScores(sum_of(kept), labels, min(each.made for each in kept))
+        total = sum((rate / was * each.scores for rate, was, each in zip(rates, own, kept, strict=True)), np.zeros(1))
+        return SelfScores(total, labels, min(each.made for each in kept))
 
-    def compute_self(self, workspace: "Workspace", spec: Attributed) -> Iterator[Progress]:
+    def compute_self(self, workspace: "Workspace", spec: Attributed, refresh: bool = False) -> Iterator[Progress]:
         """Choose the checkpoints, then take the norms at each."""
         yield from self.compute(workspace, spec, [])
         for name in self.chosen(workspace, spec) or []:
-            yield from self.single.compute_self(workspace, _at(spec, name))
+            yield from self.single.compute_self(workspace, _at(spec, name), refresh)
 
 
-def sum_of(found: Sequence[Scores] | Sequence[SelfScores]) -> np.ndarray:
+def sum_of(found: Sequence[Scores]) -> np.ndarray:
     """Return the sum of scores, [N]; each part is already times its η."""
     total: np.ndarray = np.stack([each.scores for each in found]).sum(0)
     return total

@@ -63,11 +63,15 @@ def rank(
     print(f"{ranking.method}, scope {ranking.scope}, {ranking.rows} rows, ordered by {ranking.by}")
     if ranking.notes.get("eta_known") is False:
         print("the checkpoint's learning rate is unknown: η = 1 in the scores")
+    if ranking.notes.get("prefix") not in (None, "kept"):
+        print(f"the frozen part's outputs are not kept: {ranking.notes['prefix']}")
+    if ranking.notes.get("state"):
+        print(f"Adam state: {ranking.notes['state']}")
     if ranking.notes.get("converged") is False:
         at = f"its residual is {number(ranking.notes['residual'])} of the gradient's norm"
         print(f"the solve did not converge: {at} after {ranking.notes['iterations']} iterations")
     if ranking.notes.get("negative_at", -1) >= 0:
-        print(f"negative curvature met at iteration {ranking.notes['negative_at']}: the Hessian is indefinite")
+        print(f"negative curvature met at iteration {ranking.notes['negative_at'] + 1}: the Hessian is indefinite")
     for side, rows in sides.items():
         print(f"\n{side}: rows that {word[side]} {ranking.target!r}")
         table(rows, columns)
@@ -113,12 +117,13 @@ def suspects(
     top: Annotated[int | None, typer.Option(help="rows (default 50)")] = None,
     scope: Scope = None,
     checkpoint: Checkpoint = None,
+    refresh: Annotated[bool, typer.Option(help="re-project rows relabelled since the products were made")] = False,
     json: Json = False,
 ) -> None:
     """List the training rows most influential on themselves: suspects for relabelling."""
     found = Workspace.open(workspace)
     options = given(method=method, settings=settings_of(method, settings), top=top, scope=scope, checkpoint=checkpoint)
-    value = Suspects(**run_here(found.spec(SuspectsSpec, options)))
+    value = Suspects(**run_here(found.spec(SuspectsSpec, {**options, "refresh": refresh})))
     rows = [{name: getattr(row, name) for name in ("id", "score", "label", "text")} for row in value.suspects]
     if json:
         emit(rows)
@@ -126,7 +131,7 @@ def suspects(
     print(f"{value.method}, scope {value.scope}, {value.rows} rows by influence on themselves")
     table(rows, ("id", "score", "label", "text"))
     if value.stale:
-        print(f"\n{value.stale} rows were relabelled since their products were made")
+        print(f"\n{value.stale} rows were relabelled since their products were made: --refresh projects them again")
 
 
 def register(app: typer.Typer) -> None:

@@ -44,7 +44,6 @@ class Setting:
     """All that a correction needs, looked up and checked before anything slow."""
 
     workspace: Workspace
-    opened: Opened
     spec: CorrectionSpec
     split: Split  # of the corrected row
     row: int
@@ -53,13 +52,14 @@ class Setting:
     labels: Labels  # the training labels when the request was taken up
     retention_ids: list[str]
 
-    def batch(self, split: Split, rows: list[int], labels: list[int] | None = None) -> Batch:
-        """Return a few rows for the classifier that trains, from behind the frozen prefix where there is one."""
-        plain = rows_of(self.workspace, self.opened.whole, split).batch(rows, labels)
-        suffix = self.opened.classifier
-        if not isinstance(suffix, Suffix):
-            return plain
-        return suffix.collate([output.numpy() for output in suffix.prefix(plain)], plain.labels.cpu().numpy())
+
+def few_rows(setting: Setting, opened: Opened, split: Split, rows: list[int], labels: list[int] | None = None) -> Batch:
+    """Return a few rows for the classifier that trains, from behind the frozen prefix where there is one."""
+    plain = rows_of(setting.workspace, opened.whole, split).batch(rows, labels)
+    suffix = opened.classifier
+    if not isinstance(suffix, Suffix):
+        return plain
+    return suffix.collate([output.numpy() for output in suffix.prefix(plain)], plain.labels.cpu().numpy())
 
 
 def retention_rows(workspace: Workspace, corrected: list[str]) -> list[str]:
@@ -83,9 +83,8 @@ def prepare(spec: CorrectionSpec, result: Path) -> Iterator[Progress | Setting]:
                 yield from (event for event in predict_split(asked, result) if isinstance(event, Progress))
     predicted = -1 if split == "train" else int(workspace.predict(split, spec.checkpoint)["prediction"].iloc[row])
     check_correction(workspace, spec, predicted, labels.values)
-    opened = open_scope(workspace, spec.checkpoint, spec.scope, only_kept=True)
     retained = retention_rows(workspace, [spec.example])
-    yield Setting(workspace, opened, spec, split, row, predicted, desired, labels, retained)
+    yield Setting(workspace, spec, split, row, predicted, desired, labels, retained)
 
 
 def choose(setting: Setting, result: Path) -> Iterator[Progress | Chosen]:
@@ -119,23 +118,23 @@ def choose(setting: Setting, result: Path) -> Iterator[Progress | Chosen]:
 class Reader:
     """Reads the corrected row and the retention rows after each step."""
 
-    def __init__(self, setting: Setting, start: Parameters) -> None:
-        self.setting = setting
-        self.target = setting.batch(setting.split, [setting.row], [setting.desired])
+    def __init__(self, setting: Setting, opened: Opened, start: Parameters) -> None:
+        self.setting, self.opened = setting, opened
+        self.target = few_rows(setting, opened, setting.split, [setting.row], [setting.desired])
         numbers = [setting.workspace.locate(example)[1] for example in setting.retention_ids]
-        self.retained = setting.batch("test", numbers) if numbers else None
+        self.retained = few_rows(setting, opened, "test", numbers) if numbers else None
         self.first = self._predictions(start)
 
     def _predictions(self, parameters: Parameters) -> np.ndarray:
         if self.retained is None:
             return np.zeros(0, dtype=np.int64)
         with torch.no_grad():
-            return self.setting.opened.classifier.logits(self.retained, parameters).argmax(1).cpu().numpy()
+            return self.opened.classifier.logits(self.retained, parameters).argmax(1).cpu().numpy()
 
     def _target(self, parameters: Parameters) -> tuple[float, float, str]:
         """Return loss and probability of the desired label, and the prediction."""
         with torch.no_grad():
-            logits: Tensor = self.setting.opened.classifier.logits(self.target, parameters)[0].double()
+            logits: Tensor = self.opened.classifier.logits(self.target, parameters)[0].double()
         logs = logits.log_softmax(0)
         name = self.setting.workspace.label_names[int(logits.argmax())]
         return -float(logs[self.setting.desired]), float(logs[self.setting.desired].exp()), name
@@ -170,16 +169,18 @@ def run(spec: CorrectionSpec, result: Path) -> Events:
     """
     setting = yield from through(prepare(spec, result), Setting)
     chosen = yield from through(choose(setting, result), Chosen)
-    workspace, scope, classifier = setting.workspace, setting.opened.scope, setting.opened.classifier
+    workspace = setting.workspace
+    opened = open_scope(workspace, spec.checkpoint, spec.scope, only_kept=True)  # after the ranking, which may keep it
+    scope, classifier = opened.scope, opened.classifier
     checkpoint = workspace.checkpoint(spec.checkpoint)
     optimizer = optimizer_of(checkpoint, spec.optimizer, spec.learning_rate)
-    rows = yield from through(prefix.rows(workspace, setting.opened, "train"), Rows)  # original labels (DEFINITIONS)
+    rows = yield from through(prefix.rows(workspace, opened, "train"), Rows)  # original labels (DEFINITIONS)
     step = TrainingStep(classifier, scope, optimizer, rows, spec.batch_size, spec.seed)
     parameters = classifier.parameters(scope)
     start = yield from through(start_state(workspace, checkpoint, step, parameters, spec.optimizer_state), Start)
     perturbation = Perturbation.mean(rows.batch(chosen.numbers, chosen.labels))
     epsilon = torch.tensor([spec.weight], dtype=classifier.dtype, device=classifier.device)
-    reader = Reader(setting, parameters)
+    reader = Reader(setting, opened, parameters)
     steps: list[Step] = []
     last: Lockstep | None = None
     desired = workspace.label_names[setting.desired]
@@ -199,10 +200,10 @@ def run(spec: CorrectionSpec, result: Path) -> Events:
                 break
     finally:
         if last is not None:
-            _save(setting, optimizer, start, chosen, last, result)
+            _save(setting, opened, optimizer, start, chosen, last, result)
     assert last is not None
     outcome = {**_outcome(steps, desired), "stale": chosen.stale}
-    outcome.update((yield from through(_compare(setting, last.parameters, result), dict)))
+    outcome.update((yield from through(_compare(setting, opened, last.parameters, result), dict)))
     write_json(result / "result.json", outcome)
     yield Result(value=outcome)
 
@@ -228,7 +229,13 @@ def _outcome(steps: list[Step], desired: str) -> dict[str, Any]:
 
 
 def _save(
-    setting: Setting, optimizer: OptimizerSpec, start: Start, chosen: Chosen, last: Lockstep, result: Path
+    setting: Setting,
+    opened: Opened,
+    optimizer: OptimizerSpec,
+    start: Start,
+    chosen: Chosen,
+    last: Lockstep,
+    result: Path,
 ) -> None:
     """Leave parameters, optimizer state and the manifest where `keeping` finds them."""
     workspace, spec = setting.workspace, setting.spec
@@ -244,8 +251,8 @@ def _save(
         "checkpoint_fingerprint": checkpoint.fingerprint,
         "cursor": setting.labels.cursor,
         "stale": chosen.stale,
-        "scope": setting.opened.scope.name,
-        "prefix": setting.opened.reason or "kept",
+        "scope": opened.scope.name,
+        "prefix": opened.reason or "kept",
         "predicted": workspace.label_names[setting.predicted],
         "desired": workspace.label_names[setting.desired],
         "epsilon": spec.weight,
@@ -256,19 +263,21 @@ def _save(
         "retention_rows": setting.retention_ids,
         "steps": last.t,
         "threads": torch.get_num_threads(),
-        "device": str(setting.opened.whole.device),
-        "dtype": str(setting.opened.whole.dtype),
+        "device": str(opened.whole.device),
+        "dtype": str(opened.whole.dtype),
         "torch": torch.__version__,
         "made": now(),
     }
     write_json(result / "manifest.json", manifest)
 
 
-def _compare(setting: Setting, parameters: Parameters, result: Path) -> Iterator[Progress | dict[str, Any]]:
+def _compare(
+    setting: Setting, opened: Opened, parameters: Parameters, result: Path
+) -> Iterator[Progress | dict[str, Any]]:
     """Predict the whole test set with the corrected parameters; yields progress, then before and after."""
     workspace, split = setting.workspace, SPLIT
-    rows = rows_of(workspace, setting.opened.whole, split)
-    for event in predict(setting.opened.whole, rows, parameters, phase=f"comparing on the whole {split} split"):
+    rows = rows_of(workspace, opened.whole, split)
+    for event in predict(opened.whole, rows, parameters, phase=f"comparing on the whole {split} split"):
         if not isinstance(event, Predictions):
             yield event
             continue

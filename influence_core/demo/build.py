@@ -178,7 +178,7 @@ def _abif(workspace: Workspace, recipe: dict[str, Any]) -> Iterator[Progress]:
     settings = {name: key[name] for name in ("k", "iterations", "hessian_rows", "seed")}
     exact = RankSpec(workspace=workspace.name, example=asked[0].example, method="abif", settings=settings)
     yield from Abif().compute(workspace, exact, asked)
-    index = IndexArrays(table.folder, table.manifest["rows"], spec.k)
+    index = IndexArrays.reading(table.folder, table.manifest["rows"])
     packed: dict[str, np.ndarray] = {"sqnorms": index.read("sqnorms")}
     packed["index"], packed["index_scale"] = assets.pack(index.read("products"))
     products = [arrays["products"] for query in asked if (arrays := table.query(query)) is not None]

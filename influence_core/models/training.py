@@ -32,7 +32,7 @@ class Epoch:
     number: int  # from 1
     parameters: Parameters  # the scope's
     optimizer: dict[str, Tensor]  # as `trajectory.optimizers.OptimizerState.to_tensors` names them
-    learning_rate: float  # at the end of the epoch
+    learning_rate: float  # mean over the epoch: η of the checkpoint in Eq. 2
 
 
 def batch_rows(sizes: np.ndarray, batch_size: int, generator: np.random.Generator) -> list[np.ndarray]:
@@ -56,7 +56,7 @@ def train(classifier: Classifier, rows: Rows, recipe: Recipe) -> Iterator[Progre
     generator = np.random.default_rng(recipe.seed)
     epochs = [batch_rows(sizes, recipe.batch_size, generator) for _ in range(recipe.epochs)]
     total = sum(len(batches) for batches in epochs)
-    done, rate = 0, recipe.learning_rate
+    done = 0
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         for number, batches in enumerate(epochs, start=1):
@@ -78,5 +78,6 @@ def train(classifier: Classifier, rows: Rows, recipe: Recipe) -> Iterator[Progre
             for name in scope.parameters:
                 state[f"exp_avg.{name}"] = optimizer.state[own[name]]["exp_avg"].clone()
                 state[f"exp_avg_sq.{name}"] = optimizer.state[own[name]]["exp_avg_sq"].clone()
-            yield Epoch(number, {name: own[name].detach().clone() for name in scope.parameters}, state, rate)
+            mean = recipe.learning_rate * (1 - (done - (len(batches) + 1) / 2) / total)
+            yield Epoch(number, {name: own[name].detach().clone() for name in scope.parameters}, state, mean)
     classifier.module.requires_grad_(False)

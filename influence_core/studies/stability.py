@@ -11,7 +11,7 @@ from influence_core.attribution.abif import Abif
 from influence_core.attribution.agreement import agreement
 from influence_core.attribution.base import Query
 from influence_core.attribution.explaining import queries as explained
-from influence_core.attribution.indexing import run as build_index
+from influence_core.attribution.indexing import build
 from influence_core.attribution.sample import sample_size
 from influence_core.errors import UserError
 from influence_core.events import Events, Progress, Result
@@ -23,7 +23,8 @@ def run(spec: StabilitySpec, result: Path) -> Events:
     """Build an index for each sample, then compare their rankings of the same mispredictions, two by two.
 
     Each index stays among the workspace's artefacts, so an interrupted study goes on with what is
-    missing. The mispredictions are spread over all of them by confidence; the lists are by cosine.
+    missing; it answers no ranking that does not ask for its settings. The mispredictions are spread
+    over all of them by confidence; the lists are by cosine.
     """
     started = time.monotonic()
     workspace = Workspace.open(spec.workspace)
@@ -64,7 +65,7 @@ def _scores(
 ) -> Iterator[Progress | list[np.ndarray]]:
     settings = {"k": spec.k, "iterations": spec.iterations, "hessian_rows": rows, "seed": seed}
     shared = {"workspace": spec.workspace, "checkpoint": spec.checkpoint, "scope": spec.scope}
-    for event in build_index(IndexSpec(**shared, **settings), Path()):
+    for event in build(workspace, IndexSpec(**shared, **settings), origin="study"):
         if isinstance(event, Progress):
             yield event
     exact = RankSpec(**shared, example=chosen[0].example, method="abif", settings=settings)
