@@ -118,6 +118,8 @@ def _suspecting(workspace: "Workspace", spec: SuspectsSpec) -> Cost:
     method = method_for(workspace, spec)
     if not spec.refresh and method.self_scores(workspace, spec) is not None:
         return Cost()
+    if spec.refresh:
+        return method.cost(workspace, spec, [], refresh=True)
     passes = CheckpointsSettings(**spec.settings).count if isinstance(method, TracInMulti) else 1
     passed = Cost(projections=((len(workspace.train), 1),) * passes)
     return passed + method.preparation(workspace, spec, 1) if isinstance(method, GradientMethod) else passed

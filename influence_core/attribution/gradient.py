@@ -213,7 +213,7 @@ class GradientMethod(Attributor):
             rows = int((table.read_arrays("train")["labels"] != workspace.labels().values).sum())
         if not rows:
             return Cost()
-        count = len(missing) or len(queries)
+        count = max(1, len(missing) or len(queries))
         size = self.group(scope_size(workspace, spec.checkpoint, spec.scope), len(workspace.train))
         passes = [(rows, min(size, count - start)) for start in range(0, count, size)]
         cost = Cost(projections=tuple(passes), vectors=min(size, count))

@@ -44,6 +44,8 @@ def suspects_side(context: Context) -> None:
         return
     found = registry.suspects_ready(workspace, spec)
     if found is not None:
+        if found.stale:
+            _offer_refresh(context, spec, found.stale)
         _show(workspace, found)
     elif spec.method == "abif" and index_state(workspace, spec) == "none":
         offer_index(context, spec, "There is no ABIF index for this checkpoint yet. TracIn needs none.")
@@ -51,6 +53,18 @@ def suspects_side(context: Context) -> None:
         st.info("The self-influence of the training rows is not computed yet.")
         words = estimate(workspace, spec).words
         follow_or_offer(spec, "Find suspects", words, f"suspects by {METHOD_NAMES[spec.method or '']}", key="suspects")
+
+
+def _offer_refresh(context: Context, spec: SuspectsSpec, stale: int) -> None:
+    """Say how many rows' labels changed since, and offer to project them again."""
+    were = "row was" if stale == 1 else "rows were"
+    st.caption(f":material/history: {stale:,} training {were} relabelled since these scores were made.")
+    if spec.method == "abif" and index_state(context.workspace, spec) != "basis":
+        return  # the shipped index has no eigenvectors to project on
+    again = spec.model_copy(update={"refresh": True})
+    words = estimate(context.workspace, again).words
+    rows = f"{stale:,} changed row{'s' if stale > 1 else ''}"
+    follow_or_offer(again, f"Recompute {rows}", words, f"suspects again, {rows}", key="refresh_suspects", primary=False)
 
 
 def _ask(context: Context) -> SuspectsSpec:
@@ -85,9 +99,6 @@ def _show(workspace: Workspace, found: Suspects) -> None:
             f"score, of each row for its own label · built {ago(found.made)}"
         )
     )
-    if found.stale:
-        were = "row was" if found.stale == 1 else "rows were"
-        st.caption(f":material/history: {found.stale:,} training {were} relabelled since these scores were made.")
     if (said := gold_words(workspace, found)) is not None:
         st.text(said)
     ids = [row.id for row in found.suspects]
