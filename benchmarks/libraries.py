@@ -17,7 +17,7 @@ from influence_core.curvature.lanczos import Eigenpairs, lanczos
 from influence_core.gradients.project import project
 from influence_core.models.classifier import Batch, Parameters
 
-ROWS, BATCH, K, REPEATS = 64, 16, 32, 3
+ROWS, BATCH, PROJECTED, K, REPEATS = 64, 16, 64, 32, 3  # batches of 64 are those of an index build
 HESSIAN_ROWS = 64
 ITERATIONS = 16  # of which half are asked for as eigenpairs
 FORWARD_MODE = 1  # directions timed in forward mode; all take the same time, so the rest is multiplied
@@ -32,7 +32,7 @@ def run() -> list[Measurement]:
     return lines
 
 
-def projection(setup: Setup, k: int = K, size: int = BATCH, repeats: int = REPEATS) -> list[Measurement]:
+def projection(setup: Setup, k: int = K, size: int = PROJECTED, repeats: int = REPEATS) -> list[Measurement]:
     """Time the products of every row's gradient with k directions; all three must agree."""
     classifier, scope, count = setup.classifier, setup.scope, len(setup.rows)
     batches, single = setup.batches(count, size), setup.batches(count, 1)

@@ -239,6 +239,27 @@ def test_explain_all_offers_the_methods_that_lack_something_with_what_they_take(
     assert "run" not in app.query_params
 
 
+def test_one_methods_bad_setting_is_said_where_it_is_chosen_and_stops_no_other(workspace, monkeypatch):
+    catch_runs(monkeypatch)
+    app = open_app("mispredictions")
+    app.session_state[widget_key("hif-cr", "hessian_rows")] = 1000  # of 40 training rows
+    panel(app)
+    assert not app.error
+    offered = app.selectbox(key=explain_all.METHOD)
+    assert {METHOD_NAMES["hif-cr"], METHOD_NAMES["hif-cg"]} <= set(offered.options)
+    offered.set_value("hif-cr").run()
+    (said,) = app.error
+    assert "1000 but there are 40 training rows" in said.value
+    assert not has(app, "explain_all_start")
+    app.selectbox(key=explain_all.METHOD).set_value("hif-cg").run()
+    assert not app.error
+    assert has(app, "explain_all_start")
+    app.selectbox(key=explain_all.METHOD).set_value("hif-cr").run()
+    app.number_input(key=widget_key("hif-cr", "hessian_rows")).set_value(20).run()
+    assert not app.error
+    assert has(app, "explain_all_start")
+
+
 def test_explain_all_says_when_the_index_answers_all(workspace):
     add_index(workspace, examples=wrong_ids())
     app = panel(open_app("mispredictions"))

@@ -268,7 +268,7 @@ def test_the_page_points_to_the_experiment_that_writes_no_label(workspace):
 def suspects_by_hand(workspace):
     """Row numbers by Σ p² / λ, largest first, read from the index's own products (λ = 2 and −1)."""
     (folder,) = workspace.path.glob("artefacts/abif/*")
-    products = IndexArrays(folder, TRAIN, 2).read("products").astype(float)
+    products = IndexArrays.reading(folder, TRAIN).read("products").astype(float)
     scores = [a * a / 2.0 - b * b / 1.0 for a, b in products]
     order = sorted(range(TRAIN), key=lambda row: -scores[row])
     return order, scores
@@ -341,3 +341,14 @@ def test_a_run_in_the_address_opens_its_suspects_with_its_settings(workspace):
     assert app.selectbox(key=suspects_list.METHOD).value == "tracin-adam"
     assert app.number_input(key=widget_key("tracin-adam", "batch_size")).value == 8
     assert "place 1 in the queue" in app.main.progress[-1].text
+
+
+def test_relabelled_suspects_can_be_projected_again(workspace, monkeypatch):
+    made = catch_runs(monkeypatch)
+    assert not [b for b in opened(source="Suspects").button if b.key == "refresh_suspects"]
+    workspace.relabel("train-1", "negative", expect="positive", annotator="Bob")
+    app = opened(source="Suspects")
+    assert re.fullmatch(r"Recompute 1 changed row \(about \d+ s\)", button(app, "refresh_suspects").label)
+    press(app, "refresh_suspects")
+    expected = SuspectsSpec(workspace="tiny", checkpoint="first", method="tracin", refresh=True)
+    assert RunDirectory.open(made[0]).spec() == expected

@@ -242,6 +242,16 @@ SOLVED = {"iterations": 12, "residual": 9e-4, "converged": True, "negative_at": 
         ("hif-cr", {**SOLVED, "iterations": 1, "converged": False}, "1 iteration, residual 0.0009 of ‖∇l‖, not conv"),
         ("hif-cr", {**SOLVED, "negative_at": 0}, "converged · negative curvature at iteration 1 · last"),
         ("hif-cr", {**SOLVED, "breakdown_at": 3}, "converged · continued by MINRES after iteration 3 · last"),
+        ("abif", {"k": 32, "negative": 8, "prefix": "kept"}, "ABIF · 32 eigenvectors (8 negative) · last"),
+        ("tracin", {"prefix": "scope all is wide"}, "· computed without the kept frozen part: scope all is wide"),
+        (
+            "ekfac",
+            {"left_out": {"count": 4, "first": ["a", "b", "c"]}},
+            "EK-FAC · without factors and left out: a, b, c and 1 more · last",
+        ),
+        ("ekfac", {"left_out": {"count": 1, "first": ["a"]}}, "EK-FAC · without factors and left out: a · last"),
+        ("ekfac", {"left_out": {"count": 0, "first": []}}, "EK-FAC · last"),
+        ("abif", {"k": 32, "negative": 8, "left_out": 2}, "ABIF · 32 eigenvectors (8 negative) · last"),
         ("embedding", {"dimension": 384}, "Embedding (control) · 384 features · 8,000 training rows"),
         ("random", {"seed": 5}, "Random (control) · seed 5 · 8,000 training rows · ordered by cosine"),
     ],
@@ -250,6 +260,7 @@ def test_what_a_ranking_depends_on_whichever_method_made_it(method, notes, said)
     found = ranking_words.provenance(ranking(method, **notes), None)
     assert said in found
     assert ("built" in found) == (method != "random")
+    assert ("without the kept" in found) == (notes.get("prefix", "kept") != "kept")
     assert ("from the index" in found) == (method == "abif")
     assert "computed now in 12 s" in ranking_words.provenance(ranking(method, **notes), 12.0)
 

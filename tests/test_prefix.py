@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from influence_core.attribution.base import Query
+from influence_core.attribution.projection import Projection
 from influence_core.errors import UserError
 from influence_core.events import Progress, through
 from influence_core.models import prefix, stored
@@ -130,6 +132,25 @@ def test_beyond_the_limit_the_whole_model_is_used_and_the_reason_given(opened, m
     assert not (opened.artefacts.folder / "prefix").exists()
 
 
+def test_the_limit_is_the_workspaces_not_each_stores(opened, monkeypatch):
+    first, other = open_scope(opened, None, None), open_scope(opened, None, "head")
+    sizes = [prefix.estimate(opened, work.classifier) for work in (first, other)]
+    for split in ("train", "test"):
+        run(opened, first, split)
+    folder = opened.artefacts.folder / "prefix"
+    assert stored.held(folder) == sizes[0]
+    monkeypatch.setenv("INFLUENCE_CACHE_GB", f"{(sum(sizes) - 1) / 1e9:.12f}")
+    refused = str(open_scope(opened, None, "head").reason)
+    assert f"with the {sizes[0] / 1e9:.2g} GB kept in {folder} for other" in refused
+    assert "delete that folder, or raise the limit" in refused
+    assert open_scope(opened, None, None).reason is None  # what it needs is there
+    with pytest.raises(UserError, match="another run has just filled INFLUENCE_CACHE_GB"):  # opened when there was room
+        list(run(opened, other, split)[0] for split in ("train", "test"))
+    assert stored.held(folder) < sum(sizes)
+    shutil.rmtree(folder)
+    assert open_scope(opened, None, "head").reason is None
+
+
 def test_zero_turns_the_store_off_and_nonsense_is_refused(opened, monkeypatch):
     monkeypatch.setenv("INFLUENCE_CACHE_GB", "0")
     assert "INFLUENCE_CACHE_GB = 0" in str(open_scope(opened, None, None).reason)
@@ -156,6 +177,39 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_marked(opened, monkeypatch):
         with pytest.raises(UserError, match=r"No space left .* free .* GB there, or set INFLUENCE_CACHE_GB=0"):
             run(opened, work)
     assert run(opened, work)[0][-1].done == 120
+
+
+@pytest.mark.parametrize("broken", [(stored.np, "save"), (stored, "write_json"), (Path, "touch")])
+def test_a_disk_that_is_full_from_the_start_is_one_line_too(opened, monkeypatch, broken):
+    work = open_scope(opened, None, None)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*broken, full)
+        with pytest.raises(UserError, match=r"No space left .* free .* GB there, or set INFLUENCE_CACHE_GB=0"):
+            run(opened, work)
+    assert run(opened, work)[0][-1].done == 120
+
+
+def test_for_queries_alone_nothing_is_encoded_hashed_or_run(opened, monkeypatch):
+    expected = Projection(opened, None, None, few=True)
+    query = Query(opened.dataset.splits["test"]["id"].iloc[0], 1)
+    directions, norms = expected.query_directions([query])
+
+    def never(*_):
+        raise AssertionError
+
+    for name in ("cut", "estimate", "store_key", "form_of", "rows_of"):
+        monkeypatch.setattr(prefix, name, never)
+    work = Projection(opened, None, None, queries_only=True)
+    found, own = work.query_directions([query])
+    np.testing.assert_array_equal(own, norms)
+    for name, value in directions.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+    assert work.size == expected.size
+    assert work.prefix != "kept"
 
 
 def test_two_builders_do_the_work_once(opened):

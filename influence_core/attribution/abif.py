@@ -122,7 +122,7 @@ class Abif(Attributor):
             )
         from influence_core.attribution.projection import Projection, load_basis
 
-        work = Projection(workspace, spec.checkpoint, spec.scope, few=True)
+        work = Projection(workspace, spec.checkpoint, spec.scope, queries_only=not refresh, few=refresh)
         with locked(table.lock):  # a basis that another process builds anew would not fit these products
             basis = load_basis(table, work)
             for query, products in zip(missing, (yield from work.project_queries(missing, basis)), strict=True):
@@ -143,7 +143,7 @@ class Abif(Attributor):
             return Cost(projections=((len(queries), 1),))
         rows = sum(table.query(query) is None for query in queries)
         if refresh:
-            index = IndexArrays(table.folder, table.manifest["rows"], table.key["k"])
+            index = IndexArrays.reading(table.folder, table.manifest["rows"])
             rows += int((index.read("labels") != workspace.labels().values).sum())
         return Cost(projections=((rows, table.key["k"]),), vectors=table.key["k"]) if rows else Cost()
 
@@ -169,7 +169,7 @@ class Abif(Attributor):
 def read_index(table: Table) -> Index:
     """Read an index; an eigenvalue that is zero up to rounding has no inverse and is left out (Sec. 4.2)."""
     values = np.array(table.manifest["eigenvalues"], dtype=np.float64)
-    arrays = IndexArrays(table.folder, table.manifest["rows"], len(values))
+    arrays = IndexArrays.reading(table.folder, table.manifest["rows"])
     kept = np.abs(values) > RANK_TOLERANCE * np.abs(values).max()
     products = arrays.read("products")
     return Index(products if kept.all() else products[:, kept], arrays.read("labels"), values[kept], kept)

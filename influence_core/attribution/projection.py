@@ -38,12 +38,24 @@ class Projection:
     """One checkpoint and scope of a workspace, loaded, with what is projected there.
 
     Training rows start from the frozen prefix's outputs, which are computed and kept where they are
-    missing (unless only ``few`` rows are wanted); queries go through the whole model.
+    missing (unless only ``few`` rows are wanted); queries go through the whole model, which with
+    ``queries_only`` is all that is opened.
     """
 
-    def __init__(self, workspace: "Workspace", checkpoint: str | None, scope: str | None, *, few: bool = False) -> None:
+    def __init__(
+        self,
+        workspace: "Workspace",
+        checkpoint: str | None,
+        scope: str | None,
+        *,
+        few: bool = False,
+        queries_only: bool = False,
+    ) -> None:
         self.workspace = workspace
-        self.opened = prefix.open_scope(workspace, checkpoint, scope, only_kept=few)
+        if queries_only:
+            self.opened = prefix.open_whole(workspace, checkpoint, scope)
+        else:
+            self.opened = prefix.open_scope(workspace, checkpoint, scope, only_kept=few)
         self.classifier, self.scope = self.opened.classifier, self.opened.scope
         self._rows: Rows | None = None
         record_size(workspace, checkpoint, self.scope.name, self.size)

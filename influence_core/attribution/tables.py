@@ -90,19 +90,22 @@ class IndexArrays:
     """The index on disk: uncompressed zarr arrays of N rows, written shard by shard.
 
     ``products`` [N, k], ``sqnorms`` [N] (of the full gradients), ``labels`` [N] (those projected),
-    ``done`` [shards]. A build that was interrupted goes on with the shards that are not done.
+    ``done`` [shards]. A build that was interrupted goes on with the shards that are not done. Made
+    with k to write, where arrays that are missing are made empty; `reading` opens a finished index.
     """
 
-    def __init__(self, folder: Path, rows: int, k: int) -> None:
+    def __init__(self, folder: Path, rows: int, k: int | None) -> None:
         self.rows = rows
         self.shards = -(-rows // SHARD)
         self.folder = folder
+        self.finished = k is None
         try:
-            self.group = zarr.open_group(str(folder / "index.zarr"), mode="a")
+            self.group = zarr.open_group(str(folder / "index.zarr"), mode="r" if k is None else "a")
             empty = "done" not in self.group
         except (RuntimeError, ValueError, OSError, KeyError) as error:
+            self._check_there()
             raise self._damaged(error) from None
-        if empty:
+        if k is not None and empty:
             chunk = min(rows, CHUNK)
             plain: dict[str, Any] = {"compressors": None}  # noise does not compress
             self.group.create_array("products", shape=(rows, k), chunks=(chunk, k), dtype="float32", **plain)
@@ -110,22 +113,39 @@ class IndexArrays:
             self.group.create_array("labels", shape=(rows,), chunks=(chunk,), dtype="int64", **plain)
             self.group.create_array("done", shape=(self.shards,), chunks=(self.shards,), dtype="uint8")
 
+    @classmethod
+    def reading(cls, folder: Path, rows: int) -> "IndexArrays":
+        """Open a finished index to read; it makes nothing. Raises `UserError`, as `read` does, for one that is not."""
+        return cls(folder, rows, None)
+
     def array(self, name: str) -> zarr.Array[Any]:
         """Return one of the arrays."""
         try:
             found = self.group[name]
         except (ValueError, OSError, KeyError) as error:
+            self._check_there()
             raise self._damaged(error) from None
         if not isinstance(found, zarr.Array):
             raise self._damaged(TypeError(f"{name} is no array"))
         return found
 
     def read(self, name: str) -> np.ndarray:
-        """Read one array whole."""
+        """Read one array whole; raises `UserError` for one that is damaged, or that is being removed meanwhile."""
+        source = self.array(name)
         try:
-            return np.asarray(self.array(name)[:])
+            found = np.asarray(source[:])
         except (RuntimeError, ValueError, OSError) as error:  # what its codecs raise
+            self._check_there()
             raise self._damaged(error) from None
+        self._check_there()  # a file that is gone reads as zeros
+        return found
+
+    def _check_there(self) -> None:
+        """Refuse to read an index that is not finished: whoever clears one removes its manifest first."""
+        if self.finished and not (self.folder / "manifest.json").exists():
+            raise UserError(
+                f"the index in {self.folder} is missing or being built: wait for that run, or build it again"
+            )
 
     def _damaged(self, error: Exception) -> UserError:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__

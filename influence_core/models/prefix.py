@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,7 +17,7 @@ from influence_core.errors import UserError
 from influence_core.events import Progress
 from influence_core.models.classifier import Classifier, Rows, Scope
 from influence_core.models.loading import load, rows_of, scope_of
-from influence_core.models.stored import Form, Store
+from influence_core.models.stored import VALUES, Form, Store, held
 from influence_core.models.suffix import BATCH, Suffix, cut
 from influence_core.runs.locks import locked
 from influence_core.specs import Split
@@ -56,9 +57,9 @@ def open_scope(
     """Open a checkpoint's scope (None: the workspace's), behind its frozen prefix where that can be kept.
 
     It can where all that precedes the scope is frozen and its outputs for every split of the
-    workspace fit `cache_limit`. With ``only_kept`` a prefix whose outputs for the training rows are
-    not there yet is not used: work on a few rows must not wait for all of them. Raises `UserError`
-    for an unknown scope or a limit that is none.
+    workspace fit `cache_limit`, beside those kept for other checkpoints and scopes. With ``only_kept``
+    a prefix whose outputs for the training rows are not there yet is not used: work on a few rows must
+    not wait for all of them. Raises `UserError` for an unknown scope or a limit that is none.
     """
     whole = load(workspace, checkpoint)
     scope = scope_of(workspace, whole, scope_name)
@@ -68,16 +69,34 @@ def open_scope(
     suffix = cut(whole, scope)
     if isinstance(suffix, str):
         return Opened(whole, scope, whole, suffix)
-    needed = estimate(workspace, suffix)
-    if needed > limit:
-        reason = (
-            f"the frozen part's outputs would take {max(needed / 1e9, 0.1):.1f} GB, more than "
-            f"INFLUENCE_CACHE_GB = {limit / 1e9:g}"
-        )
+    if (reason := _no_room(workspace, suffix, limit)) is not None:
         return Opened(whole, scope, whole, reason)
     if only_kept and _store(workspace, suffix, "train", rows_of(workspace, whole, "train")).missing():
         return Opened(whole, scope, whole, "the frozen part's outputs are not computed yet")
     return Opened(suffix, scope, whole, None)
+
+
+def open_whole(workspace: Workspace, checkpoint: str | None, scope_name: str | None) -> Opened:
+    """Open a scope for rows that go through the whole model anyway; nothing is encoded, hashed or run for it."""
+    whole = load(workspace, checkpoint)
+    return Opened(whole, scope_of(workspace, whole, scope_name), whole, "the whole model was asked for")
+
+
+def _no_room(workspace: Workspace, suffix: Suffix, limit: float) -> str | None:
+    """Return why the outputs for all splits do not fit the limit, in words; None where they do."""
+    folder, needed = workspace.artefacts.folder / "prefix", estimate(workspace, suffix)
+    if (others := held(folder)) and others + needed > limit:  # some of that may be its own
+        own = (store_folder(workspace, suffix, split) / VALUES for split in workspace.dataset.splits)
+        others -= sum(file.stat().st_size for file in own if file.exists())
+    if others + needed <= limit:
+        return None
+    takes, given = f"{needed / 1e9:.2g} GB", f"INFLUENCE_CACHE_GB = {limit / 1e9:g}"
+    if not others or needed > limit:
+        return f"the frozen part's outputs would take {takes}, more than {given}"
+    return (
+        f"the frozen part's outputs would take {takes}, and with the {others / 1e9:.2g} GB kept in {folder} for other "
+        f"checkpoints and scopes more than {given}: delete that folder, or raise the limit"
+    )
 
 
 def estimate(workspace: Workspace, suffix: Suffix) -> int:
@@ -112,15 +131,24 @@ def rows(
         return
     store = _store(workspace, suffix, split, plain)
     if store.missing():
+        with store.disk():
+            workspace.artefacts.make("prefix", store_key(workspace, suffix, split))
+            store.lock.touch()
         with locked(store.lock):
+            with locked(workspace.artefacts.folder / "prefix.lock"):  # what is found free stays so until it is taken
+                _take_room(store)
             yield from _fill(store, suffix, plain)
     yield Rows(suffix, store.open(), plain.labels)
 
 
 def _store(workspace: Workspace, suffix: Suffix, split: Split, plain: Rows) -> Store:
     lengths = np.array([suffix.whole.size(item) for item in plain.items], dtype=np.int64)
-    folder = workspace.artefacts.make("prefix", store_key(workspace, suffix, split))
-    return Store(folder, lengths, form_of(workspace, suffix))
+    return Store(store_folder(workspace, suffix, split), lengths, form_of(workspace, suffix))
+
+
+def store_folder(workspace: Workspace, suffix: Suffix, split: Split) -> Path:
+    """Return the folder of one split's outputs (perhaps not made yet)."""
+    return workspace.artefacts.path("prefix", store_key(workspace, suffix, split))
 
 
 def store_key(workspace: Workspace, suffix: Suffix, split: Split) -> dict[str, Any]:
@@ -149,9 +177,20 @@ def frozen_fingerprint(suffix: Suffix) -> str:
     return known[suffix.frozen]
 
 
+def _take_room(store: Store) -> None:
+    """Make the store's files; raises `UserError` where another run has taken the room since the scope was opened."""
+    values = store.folder / VALUES
+    own, limit = values.stat().st_size if values.exists() else 0, cache_limit()
+    if own < store.bytes and held(store.folder.parent) - own + store.bytes > limit:
+        raise UserError(
+            f"another run has just filled INFLUENCE_CACHE_GB = {limit / 1e9:g} with its own frozen part's outputs: "
+            f"start this one again, which then does without, or delete {store.folder.parent} first"
+        )
+    store.start()
+
+
 def _fill(store: Store, suffix: Suffix, plain: Rows) -> Iterator[Progress]:
     """Compute the missing shards, in batches that depend on the rows alone."""
-    store.start()
     missing = store.missing()
     done = len(plain) - sum(stop - start for _, start, stop in missing)
     for shard, start, stop in missing:

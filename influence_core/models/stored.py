@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, overload
@@ -13,6 +13,7 @@ from influence_core.errors import UserError
 from influence_core.home import read_json, write_json
 
 SHARD = 1000  # rows whose completion is recorded together
+VALUES = "values.bin"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,15 @@ class Outputs(Sequence[np.ndarray]):
         return found
 
 
+def held(folder: Path) -> int:
+    """Return the bytes of outputs that the stores in a folder keep, or have begun to."""
+    found = 0
+    for file in folder.glob(f"*/{VALUES}"):
+        with suppress(FileNotFoundError):  # being replaced
+            found += file.stat().st_size
+    return found
+
+
 class Store:
     """``values.bin``, ``offsets.npy``, ``shape.json`` and, written last, ``done.json`` (finished shards) in a folder.
 
@@ -86,15 +96,16 @@ class Store:
         return [(s, s * SHARD, min((s + 1) * SHARD, rows)) for s in shards if s not in done]
 
     def start(self) -> None:
-        """Make the files, unless they are there with the right form."""
+        """Make the files, unless they are there with the right form; raises `UserError` as `writing` does."""
         if self._fits():
             return
-        for name in ("done.json", "shape.json", "offsets.npy", "values.bin"):
-            (self.folder / name).unlink(missing_ok=True)
-        with (self.folder / "values.bin").open("xb") as stream:
-            stream.truncate(self._bytes)
-        np.save(self.folder / "offsets.npy", self.offsets)
-        write_json(self.folder / "shape.json", self.about)
+        with self.disk():
+            for name in ("done.json", "shape.json", "offsets.npy", VALUES):
+                (self.folder / name).unlink(missing_ok=True)
+            with (self.folder / VALUES).open("xb") as stream:
+                stream.truncate(self.bytes)
+            np.save(self.folder / "offsets.npy", self.offsets)
+            write_json(self.folder / "shape.json", self.about)
 
     @contextmanager
     def writing(self, shard: int) -> Iterator[IO[bytes]]:
@@ -103,16 +114,22 @@ class Store:
         Raises:
             UserError: the disk is full or refuses.
         """
-        try:
-            with (self.folder / "values.bin").open("r+b") as stream:
+        with self.disk():
+            with (self.folder / VALUES).open("r+b") as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             write_json(self.folder / "done.json", sorted({*self._done(), shard}))
+
+    @contextmanager
+    def disk(self) -> Iterator[None]:
+        """Turn what the disk refuses in the block into a `UserError`."""
+        try:
+            yield
         except OSError as error:
             raise UserError(
-                f"the frozen part's outputs cannot be kept in {self.folder} ({error.strerror}): free "
-                f"{self._bytes / 1e9:.1f} GB there, or set INFLUENCE_CACHE_GB=0"
+                f"the frozen part's outputs cannot be kept in {self.folder} ({error.strerror or error}): free "
+                f"{self.bytes / 1e9:.1f} GB there, or set INFLUENCE_CACHE_GB=0"
             ) from None
 
     def put(self, stream: IO[bytes], row: int, output: np.ndarray) -> None:
@@ -127,13 +144,14 @@ class Store:
     def open(self) -> Outputs:
         """Map the file read-only."""
         shape = (int(self.offsets[-1]), *self.form.width)
-        if self._bytes == 0:
+        if self.bytes == 0:
             return Outputs(np.zeros(shape, self.form.dtype), self.offsets, self.form.ragged)
-        mapped = np.memmap(self.folder / "values.bin", dtype=self.form.dtype, mode="r", shape=shape)
+        mapped = np.memmap(self.folder / VALUES, dtype=self.form.dtype, mode="r", shape=shape)
         return Outputs(mapped.view(np.ndarray), self.offsets, self.form.ragged)  # slices of a plain array are cheap
 
     @property
-    def _bytes(self) -> int:
+    def bytes(self) -> int:
+        """What all rows' outputs take."""
         return int(self.offsets[-1]) * self.form.unit_bytes
 
     def _done(self) -> list[int]:
@@ -146,7 +164,7 @@ class Store:
             return (
                 read_json(self.folder / "shape.json") == self.about
                 and np.array_equal(np.load(self.folder / "offsets.npy"), self.offsets)
-                and (self.folder / "values.bin").stat().st_size == self._bytes
+                and (self.folder / VALUES).stat().st_size == self.bytes
                 and all(isinstance(shard, int) for shard in self._done())
             )
         except (OSError, ValueError, TypeError):  # missing or damaged: as if not there, and so made again

@@ -5,12 +5,13 @@ import streamlit as st
 from influence_core.attribution.base import Cost
 from influence_core.attribution.explaining import queries
 from influence_core.attribution.methods import METHODS
+from influence_core.errors import UserError
 from influence_core.estimates import estimate
 from influence_core.settings import METHOD_NAMES, METHOD_WORDS
 from influence_core.specs import ExplainSpec, Split
 from influence_core.workspace import Workspace
 from pages.components import ranking_choice, settings_form, state
-from pages.components.errors import shown_errors
+from pages.components.errors import show_error, shown_errors
 from pages.components.guard import Context
 from pages.components.offering import index_state, offer_index, unavailable
 from pages.components.running import follow, follow_or_offer, selected_run
@@ -56,17 +57,28 @@ def outstanding(workspace: Workspace, spec: ExplainSpec) -> Cost | None:
     return METHODS[spec.method].cost(workspace, spec, asked)
 
 
+def _sorted_out(context: Context, split: Split) -> tuple[dict[str, tuple[ExplainSpec, Cost]], dict[str, str]]:
+    """Return spec and cost of each method that can be used, and of the others what is wrong with their settings."""
+    usable, wrong = {}, {}
+    for method in (name for name, of in METHODS.items() if not of.control):
+        try:
+            spec = spec_for(context, split, method)
+            if (cost := outstanding(context.workspace, spec)) is not None:
+                usable[method] = (spec, cost)
+        except UserError as error:
+            wrong[method] = str(error)
+    return usable, wrong
+
+
 def _panel(context: Context, split: Split) -> None:
     workspace = context.workspace
-    specs = {method: spec_for(context, split, method) for method, of in METHODS.items() if not of.control}
-    costs = {method: cost for method, spec in specs.items() if (cost := outstanding(workspace, spec)) is not None}
+    usable, wrong = _sorted_out(context, split)
     count = len(workspace.mispredictions(split, context.checkpoint.name))
-    target = next(iter(specs.values())).target
     by = {"abif": "by ABIF (the index answers them)"}
-    done = [by.get(method, f"by {METHOD_NAMES[method]}") for method, cost in costs.items() if cost == Cost()]
+    done = [by.get(method, f"by {METHOD_NAMES[method]}") for method, (_, cost) in usable.items() if cost == Cost()]
     if done:
         st.text(f"All {count:,} are explained already: {', '.join(done)}.")
-    left = [method for method, cost in costs.items() if cost != Cost()]
+    left = [method for method in METHODS if method in wrong or (method in usable and usable[method][1] != Cost())]
     if not left:
         return
     if st.session_state.get(METHOD) not in left:  # nothing is left to compute for it
@@ -76,8 +88,11 @@ def _panel(context: Context, split: Split) -> None:
             "Method", left, format_func=METHOD_NAMES.__getitem__, key=METHOD, persist_state="session", width=300
         )
         settings_form.settings_popover(workspace, method)
-    spec, cost = specs[method], costs[method]
-    st.caption(plain(f"{METHOD_WORDS[method]} For the {target} label, as on Influence."))
+    if method in wrong:
+        show_error(wrong[method])
+        return
+    spec, cost = usable[method]
+    st.caption(plain(f"{METHOD_WORDS[method]} For the {spec.target} label, as on Influence."))
     if method == "abif" and index_state(workspace, spec) != "basis":
         offer_index(context, spec, "These rows need the index with its eigenvectors; with it, all are quick.")
         return

@@ -28,6 +28,8 @@ def provenance(ranking: Ranking, computed_in: float | None) -> str:
         parts.append(f"computed now in {number(computed_in)} s")
     elif ranking.method != "random":
         parts.append(f"from the {'index' if 'k' in ranking.notes else 'cache'}, built {ago(ranking.made)}")
+    if ranking.notes.get("prefix") not in (None, "kept"):
+        parts.append(f"computed without the kept frozen part: {ranking.notes['prefix']}")
     return " · ".join(parts)
 
 
@@ -40,6 +42,9 @@ def notes_words(notes: Mapping[str, Any]) -> list[str]:
         said.append(f"seed {notes['seed']}")
     if "dimension" in notes:
         said.append(f"{notes['dimension']:,} features")
+    if isinstance(out := notes.get("left_out"), dict) and out["count"]:  # a number is ABIF's, of eigenvalues
+        more = out["count"] - len(out["first"])
+        said.append(f"without factors and left out: {', '.join(out['first'])}{f' and {more:,} more' if more else ''}")
     if "residual" in notes:
         done = "1 iteration" if notes["iterations"] == 1 else f"{notes['iterations']:,} iterations"
         ended = "converged" if notes["converged"] else "not converged"
