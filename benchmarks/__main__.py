@@ -73,8 +73,6 @@ def as_json(results: list[Line]) -> str:
 
 def main() -> int:
     """Parse the arguments, run, print; returns 1 where a required target is missed."""
-    if not ALLOCATOR.items() <= os.environ.items():  # both sides of each pair as in the engine's workers
-        os.execve(sys.executable, sys.orig_argv, {**os.environ, **ALLOCATOR})
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Times beside a baseline in the same run."
     )
@@ -102,4 +100,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if not ALLOCATOR.items() <= os.environ.items():  # both sides of each pair as in the engine's workers
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **ALLOCATOR})
     sys.exit(main())

@@ -28,7 +28,7 @@ def run() -> list[Measurement]:
     """Time both set-ups."""
     lines = [line for setup in (text(ROWS), images(ROWS)) for line in projection(setup)]
     for setup in (text(HESSIAN_ROWS), images(HESSIAN_ROWS)):
-        lines += curvature(setup, ITERATIONS, ITERATIONS // 2)
+        lines += curvature(setup, ITERATIONS, ITERATIONS // 2, target=Target(CURVATURE, "≥"))
     return lines
 
 
@@ -67,7 +67,9 @@ def projection(setup: Setup, k: int = K, size: int = PROJECTED, repeats: int = R
     ]
 
 
-def curvature(setup: Setup, iterations: int, k: int, size: int = BATCH) -> list[Measurement]:
+def curvature(
+    setup: Setup, iterations: int, k: int, size: int = BATCH, target: Target | None = None
+) -> list[Measurement]:
     """Time the eigenpairs once each, at equal iterations and rows, and count what each keeps."""
     classifier, scope, count = setup.classifier, setup.scope, len(setup.rows)
     batches = setup.batches(count, size)
@@ -87,8 +89,8 @@ def curvature(setup: Setup, iterations: int, k: int, size: int = BATCH) -> list[
             "captum's Arnoldi",
             times["captum"],
             base,
-            note=f"keeps {theirs[0]} of {k}: negative ones are dropped",
-            target=Target(CURVATURE, "≥"),
+            note=f"keeps {theirs[0]} of {k}, none negative: it drops those",
+            target=target,
         ),
     ]
 
