@@ -127,22 +127,20 @@ def demo(count: int) -> Setup:
     from influence_core.attribution.hessian import hessian_numbers
     from influence_core.data import reviews
     from influence_core.data.dataset import Dataset
-    from influence_core.demo import assets
-    from influence_core.demo.prepare import write_model
-    from influence_core.home import read_json
+    from influence_core.demo.movies import MOVIES
     from influence_core.models.text import load_text
     from influence_core.specs import DEFAULT_HESSIAN_ROWS
 
     dataset = next(event for event in reviews.load() if isinstance(event, Dataset))
     with tempfile.TemporaryDirectory() as folder:
-        write_model(Path(folder), load_file(assets.DELTA), dataset.label_names)
+        MOVIES.write_model(MOVIES, Path(folder), load_file(MOVIES.weights_file), dataset.label_names)
         classifier = load_text(Path(folder), dataset.label_names)
     classifier.module.to(device())
     train = dataset.splits["train"]
     numbers = hessian_numbers(len(train), DEFAULT_HESSIAN_ROWS, SEED)[:count]
     items = classifier.encode(train["text"].iloc[numbers].tolist())
     rows = Rows(classifier, items, train["label"].to_numpy()[numbers])
-    scope = classifier.scope(read_json(assets.RECIPE)["recipe"]["scope"])
+    scope = classifier.scope(MOVIES.scope)
     return Setup("the demo's checkpoint", rows, scope, "its own training rows")
 
 

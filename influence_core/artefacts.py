@@ -20,7 +20,7 @@ CODE_VERSION = 1  # raise it when the meaning of a stored number changes
 def base_key(workspace: "Workspace", checkpoint: str | None, scope: str | None) -> dict[str, Any]:
     """Return what all that is made of gradients depends on."""
     return {
-        "checkpoint": workspace.checkpoint(checkpoint).fingerprint,
+        **workspace.checkpoint(checkpoint).key,
         "data": workspace.data_fingerprint,
         "scope": scope or workspace.scope,
         "code": CODE_VERSION,

@@ -80,20 +80,48 @@ class Attributed(Scoped):
         return SETTINGS[self.method or "tracin"](**self.settings)
 
 
-class OpenSpec(BaseModel):
-    """Make a workspace from a checkpoint and data (paths, or hub names)."""
+class Sources(BaseModel):
+    """A checkpoint and data (paths, or hub names), and how to read them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["open"] = "open"
-    checkpoint: str
-    data: str
-    validation: str | None = None
-    test: str | None = None
+    checkpoint: str  # a folder, a Trainer's output folder, a weights file, or a hub name
+    also: tuple[str, ...] = ()  # more checkpoints of the same training (Eq. 2)
+    revision: str | None = None  # of a checkpoint from the hub
+    architecture: str | None = None  # of a torchvision state dict: resnet18, resnet18-cifar, …
+    data: str  # a file, a folder, or a hub name
+    configuration: str | None = None  # of a data set from the hub
+    data_revision: str | None = None  # of a data set from the hub
+    train: str | None = None  # the split that is trained on, by its own name, where the data has named splits
+    validation: str | None = None  # a path, or a split's own name
+    test: str | None = None  # a path, or a split's own name
     text_column: str | None = None
+    image_column: str | None = None
     label_column: str | None = None
     id_column: str | None = None
+    classes: dict[str, str] = {}  # label in the data → class of the checkpoint; empty: matched by name, or number
+    label_words: dict[str, str] = {}  # class → what a T5 checkpoint says for it; empty: the class's name
+    prefix: str | None = None  # put before every text; None: what the checkpoint records
+    max_length: Annotated[int, Field(ge=4, le=4096)] | None = None  # tokens; None: the checkpoint's own, at most 256
+    drop_broken: bool = False  # leave rows out that cannot be used; otherwise they are listed and refused
     scope: Scope = None  # None: what the workspace has, last:2 for a new one
+
+
+class OpenSpec(Sources):
+    """Make a workspace from a checkpoint and data."""
+
+    kind: Literal["open"] = "open"
+
+
+class CheckSpec(Sources):
+    """Look at a checkpoint and data as opening would, and report; makes nothing (`influence_core.survey`)."""
+
+    kind: Literal["check"] = "check"
+
+    @property
+    def opening(self) -> OpenSpec:
+        """The spec that opens the same."""
+        return OpenSpec(**self.model_dump(exclude={"kind"}))
 
 
 class PredictSpec(Spec):
@@ -202,9 +230,19 @@ class CorrectionSpec(Attributed):
         return share / (1 - share)
 
 
-AnySpec = OpenSpec | PredictSpec | IndexSpec | RankSpec | ExplainSpec | SuspectsSpec | CorrectionSpec | StabilitySpec
+AnySpec = (
+    OpenSpec
+    | CheckSpec
+    | PredictSpec
+    | IndexSpec
+    | RankSpec
+    | ExplainSpec
+    | SuspectsSpec
+    | CorrectionSpec
+    | StabilitySpec
+)
 LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-KINDS = ("open", "predict", "index", "rank", "explain", "suspects", "correct", "stability")
+KINDS = ("open", "check", "predict", "index", "rank", "explain", "suspects", "correct", "stability")
 _adapter: TypeAdapter[AnySpec] = TypeAdapter(Annotated[AnySpec, Field(discriminator="kind")])
 
 

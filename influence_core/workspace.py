@@ -2,6 +2,7 @@
 
 import datetime
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,20 +11,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from influence_core.artefacts import CODE_VERSION, Artefacts
-from influence_core.data.dataset import Dataset
+from influence_core.data.dataset import Dataset, places_of
+from influence_core.data.pictures import decode
 from influence_core.errors import UserError
 from influence_core.fingerprints import tensors_fingerprint
 from influence_core.home import folder, read_json, write_json
 from influence_core.in_process import InProcess
 from influence_core.labels.events import LabelEvent, Verdict
 from influence_core.labels.store import LabelStore
+from influence_core.preparation import Kind, Preparation
 from influence_core.specs import PredictSpec, Split
 
 WEIGHTS = "model.safetensors"
-DEMOS = ("demo:movie-reviews",)
+DEMOS = ("demo:movie-reviews", "demo:fashion-mnist")
 
 
 class Checkpoint(BaseModel):
@@ -33,13 +37,20 @@ class Checkpoint(BaseModel):
 
     name: str
     parent: str | None = None  # the checkpoint that a correction started from
-    kind: str = "text"  # which loader reads it
+    kind: Kind = "text"  # which loader reads it
+    preparation: Preparation = Preparation()  # of its inputs
     path: str  # the model's own folder, readable by plain transformers
     fingerprint: str  # of its tensors
     created: str
     accuracy: dict[str, float] = {}  # share of right predictions, by split
     optimizer: dict[str, Any] | None = None  # settings, and "state": file name, where known
     notes: dict[str, Any] = {}  # recipe, correction, provenance
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Return what everything computed with it depends on: its tensors, and how inputs are prepared."""
+        prepared = self.preparation.key
+        return {"checkpoint": self.fingerprint, **({"preparation": prepared} if prepared else {})}
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,7 @@ class Workspace(InProcess):
         self.scope: str = about["scope"]
         self.about: dict[str, Any] = about
         self.artefacts = Artefacts(path / "artefacts")
+        self._places: dict[str, tuple[Split, int]] = {}  # of ids that were asked for
 
     # opening and making
 
@@ -85,7 +97,7 @@ class Workspace(InProcess):
     def names(cls) -> list[str]:
         """Names of all workspaces, in order of making."""
         found = []
-        for file in folder("workspaces").glob("*/workspace.json"):
+        for file in folder("workspaces").glob("[!.]*/workspace.json"):  # not those that are being put together
             with suppress(UserError, KeyError, TypeError):  # a damaged one must not hide the others
                 about = read_json(file)
                 found.append((about["created"], about["name"]))
@@ -106,6 +118,19 @@ class Workspace(InProcess):
                 f"{dataset.fingerprint[:16]}): delete {path} or choose another name"
             )
         return found
+
+    @classmethod
+    def install(cls, name: str, staged: Path, dataset: Dataset, scope: str) -> "Workspace":
+        """Make a workspace of a folder with this dataset's splits in ``data``: moved to its place as a whole."""
+        path = cls.location(name)
+        dataset.describe(staged / "data")
+        about = {"name": name, "scope": scope, "data": dataset.fingerprint, "created": now()}
+        write_json(staged / "workspace.json", about)
+        try:
+            staged.rename(path)
+        except OSError:  # another process made it meanwhile
+            return cls.create(name, dataset, scope)
+        return cls(path)
 
     # data and labels
 
@@ -129,22 +154,28 @@ class Workspace(InProcess):
         """Training rows with their original labels."""
         return self.dataset.splits["train"]
 
-    @cached_property
-    def _rows(self) -> dict[str, tuple[Split, int]]:
+    def locate(self, example: str) -> tuple[Split, int]:
+        """Return (split, row number) of an example id."""
+        if example not in self._places:
+            found = self.places([example])
+            if not found:
+                raise UserError(f"there is no example {example!r} in {self.name}: take an id that mispredictions lists")
+            self._places.update(found)
+        return self._places[example]
+
+    def places(self, examples: Iterable[str]) -> dict[str, tuple[Split, int]]:
+        """Return (split, row number) of those ids that exist; one scan of the ids for all of them."""
+        wanted = list(examples)
         return {
             example: (split, row)
             for split, frame in self.dataset.splits.items()
-            for row, example in enumerate(frame["id"])
+            for example, row in places_of(frame["id"], wanted).items()
         }
 
-    def locate(self, example: str) -> tuple[Split, int]:
-        """Return (split, row number) of an example id."""
-        try:
-            return self._rows[example]
-        except KeyError:
-            raise UserError(
-                f"there is no example {example!r} in {self.name}: take an id that mispredictions lists"
-            ) from None
+    def image(self, example: str) -> Image.Image:
+        """Return an example's image."""
+        split, row = self.locate(example)
+        return decode(self.dataset.splits[split]["image"].iloc[row], example)
 
     def example(self, example: str) -> dict[str, Any]:
         """Return one example's columns and its split."""
@@ -172,10 +203,9 @@ class Workspace(InProcess):
         store = LabelStore()
         at = store.cursor(self.data_fingerprint) if cursor is None else cursor
         values = self.train["label"].to_numpy(dtype=np.int64, copy=True)
-        for example, name in store.current(self.data_fingerprint, at).items():
-            split, row = self.locate(example)
-            if split == "train":
-                values[row] = self.label_index(name)
+        current = store.current(self.data_fingerprint, at)
+        for example, row in places_of(self.train["id"], list(current)).items():
+            values[row] = self.label_index(current[example])
         return Labels(values, at)
 
     def relabel(
@@ -268,7 +298,7 @@ class Workspace(InProcess):
     def prediction_key(self, split: Split, checkpoint: str | None = None) -> dict[str, Any]:
         """Return the key of one split's predictions."""
         return {
-            "checkpoint": self.checkpoint(checkpoint).fingerprint,
+            **self.checkpoint(checkpoint).key,
             "data": self.data_fingerprint,
             "split": split,
             "code": CODE_VERSION,
@@ -296,11 +326,18 @@ class Workspace(InProcess):
     def examples(self, split: Split = "test", checkpoint: str | None = None) -> pd.DataFrame:
         """Return a split's rows with their predictions.
 
-        Columns id, text, label, gold (where known), prediction (class numbers), confidence
-        (probability of the prediction), margin (to the runner-up), loss (nats, of the label).
+        Columns id, text (images stay where they are: `image`), label, gold (where known), prediction
+        (class numbers), confidence (probability of the prediction), margin (to the runner-up), loss
+        (nats, of the label).
         """
         predictions = self.predict(split, checkpoint)
-        frame = self.dataset.splits[split].merge(predictions, on="id", validate="one_to_one")
+        rows = self.dataset.splits[split]
+        if not (len(rows) == len(predictions) and (rows["id"].array == predictions["id"].array).all()):
+            raise UserError(
+                f"the predictions of {split} are of other rows: delete {self.artefacts.folder} and predict again"
+            )
+        rows = rows.drop(columns="image", errors="ignore")
+        frame = pd.concat([rows, predictions.drop(columns="id")], axis=1)  # texts stay where they are
         probabilities = np.sort(frame[[f"p{c}" for c in range(len(self.label_names))]].to_numpy(), axis=1)
         frame["confidence"] = probabilities[:, -1]
         frame["margin"] = probabilities[:, -1] - probabilities[:, -2]

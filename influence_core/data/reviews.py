@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from influence_core.data.dataset import Dataset
+from influence_core.data.draws import draw
 from influence_core.errors import UserError
 from influence_core.events import Progress
 from influence_core.home import folder
@@ -103,11 +104,6 @@ def parse(archive: Path) -> pd.DataFrame:
     return frame[["id", "text", "mean", "ratings"]]
 
 
-def _draw(seed: int, purpose: str, example: str) -> int:
-    """A seeded number for one id. A hash, because library generators may change their streams between releases."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}/{example}".encode()).digest()[:8], "big")
-
-
 def label(frame: pd.DataFrame, seed: int = SEED) -> pd.DataFrame:
     """Keep sentences with a sign; add ``gold`` (the mean's) and ``label`` (one seeded rater's).
 
@@ -115,7 +111,7 @@ def label(frame: pd.DataFrame, seed: int = SEED) -> pd.DataFrame:
     """
     kept = frame[frame["mean"].abs() > NEUTRAL].reset_index(drop=True)
     signed = [[rating for rating in ratings if rating != 0] for ratings in kept["ratings"]]
-    drawn = [own[_draw(seed, "rater", example) % len(own)] for example, own in zip(kept["id"], signed, strict=True)]
+    drawn = [own[draw(seed, "rater", example) % len(own)] for example, own in zip(kept["id"], signed, strict=True)]
     kept["gold"] = (kept["mean"] > 0).astype(int)
     kept["label"] = [int(rating > 0) for rating in drawn]
     return kept[["id", "text", "label", "gold"]]
@@ -123,7 +119,7 @@ def label(frame: pd.DataFrame, seed: int = SEED) -> pd.DataFrame:
 
 def split(frame: pd.DataFrame, seed: int = SEED) -> Dataset:
     """Split by a seeded permutation; only training rows keep the rater's label, the rest have gold."""
-    order = np.argsort([_draw(seed, "split", example) for example in frame["id"]], kind="stable")
+    order = np.argsort([draw(seed, "split", example) for example in frame["id"]], kind="stable")
     splits: dict[Split, pd.DataFrame] = {}
     start = 0
     for name, size in SIZES.items():
