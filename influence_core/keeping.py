@@ -78,5 +78,12 @@ def _write(
     optimizer = {**manifest["optimizer"], "state": STATE}
     notes = {"correction": manifest, "outcome": outcome}
     return workspace.add_checkpoint(
-        name, draft=temporary, parent=parent.name, accuracy=accuracy, optimizer=optimizer, notes=notes
+        name,
+        draft=temporary,
+        parent=parent.name,
+        kind=parent.kind,
+        preparation=parent.preparation,
+        accuracy=accuracy,
+        optimizer=optimizer,
+        notes=notes,
     )

@@ -8,7 +8,8 @@ import torch
 
 from influence_core.models.classifier import Rows
 from influence_core.models.text import load_text
-from influence_core.models.training import Recipe, train
+from influence_core.training.loop import train
+from influence_core.training.recipes import Recipe
 
 WORDS = [
     "a",
@@ -80,7 +81,8 @@ def save_tiny_checkpoint(folder: Path, names: tuple[str, ...] = NAMES, seed: int
         frame = sentences(160, seed=99)
         labels = [names.index(label) for label in frame["label"]]
         rows = Rows(classifier, classifier.encode(frame["text"].tolist()), labels)
-        for _ in train(classifier, rows, Recipe("all", 3, 16, 3e-3, 0.0, 0)):
+        recipe = Recipe(name="tiny", epochs=3, batch_size=16, learning_rate=3e-3, schedule="linear")
+        for _ in train(classifier, rows, recipe):
             pass
         classifier.module.save_pretrained(folder)
     return folder

@@ -8,6 +8,7 @@ import numpy as np
 from influence_core.attribution import cache
 from influence_core.attribution.base import Attributor, Query, Ready, Scores
 from influence_core.attribution.methods import method_for
+from influence_core.data.dataset import words
 from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Events, Progress, Result
 from influence_core.rankings import RankedRow, Ranking
@@ -62,7 +63,7 @@ def assemble(
                 cosine=float(scores.cosines[row]),
                 label=names[int(labels.values[row])],
                 gold=names[int(frame["gold"].iloc[row])] if "gold" in frame else None,
-                text=frame["text"].iloc[row],
+                text=words(frame, int(row)),
                 stale=bool(stale[row]),
                 zero_norm=bool(scores.zero_norm[row]),
             )

@@ -7,6 +7,7 @@ import numpy as np
 
 from influence_core.attribution.base import Attributor, SelfScores
 from influence_core.attribution.methods import method_for
+from influence_core.data.dataset import words
 from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Events, Result
 from influence_core.rankings import Suspect, Suspects
@@ -34,7 +35,7 @@ def assemble(workspace: "Workspace", spec: SuspectsSpec, method: Attributor, fou
             score=float(found.scores[row]),
             label=names[int(labels.values[row])],
             gold=names[int(frame["gold"].iloc[row])] if "gold" in frame else None,
-            text=frame["text"].iloc[row],
+            text=words(frame, int(row)),
             stale=bool(stale[row]),
         )
         for place, row in enumerate(np.argsort(-found.scores, kind="stable")[: spec.top], start=1)

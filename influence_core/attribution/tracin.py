@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 
 
 class TracIn(GradientMethod):
-    """d_z = g_z, so score = η · ⟨g_z, g_x⟩ with the checkpoint's own learning rate η."""
+    """d_z = g_z, so score = η · ⟨g_z, g_x⟩ with the checkpoint's own learning rate η.
+
+    That is the mean rate since the checkpoint before it where the training recorded one (Eq. 2).
+    """
 
     name: ClassVar[Method] = "tracin"
 
     def rate(self, workspace: "Workspace", spec: Attributed) -> float | None:
         """See base."""
         optimizer: dict[str, Any] = workspace.checkpoint(spec.checkpoint).optimizer or {}
-        return optimizer.get("learning_rate")
+        return optimizer.get("mean_learning_rate", optimizer.get("learning_rate"))
 
     def directions(self, given: Pass, queries: Sequence[Query]) -> Generator[Progress, None, Directions]:
         """See base."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from influence_core.workspace import Workspace
 
 
-CONSTANTS = ("beta1", "beta2", "eps", "weight_decay", "decoupled")  # of Adam, that change v̂ or P
+CONSTANTS = ("beta1", "beta2", "eps", "weight_decay", "decoupled", "undecayed")  # of Adam, that change v̂ or P
 
 
 class TracInAdam(GradientMethod):

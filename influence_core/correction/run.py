@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from influence_core.models.predict import Predictions, predict
 from influence_core.models.predict import run as predict_split
 from influence_core.models.prefix import Opened, open_scope
 from influence_core.models.suffix import Suffix
+from influence_core.models.tensor_names import file_names
 from influence_core.rankings import Ranking
 from influence_core.runs.stopping import stop_requested
 from influence_core.specs import RETENTION_ROWS, CorrectionSpec, PredictSpec, Split
@@ -33,7 +35,7 @@ from influence_core.trajectory.perturbation import Perturbation
 from influence_core.trajectory.rollout import Lockstep, lockstep
 from influence_core.trajectory.start import Start, optimizer_of, start_state
 from influence_core.trajectory.step import TrainingStep
-from influence_core.workspace import Labels, Workspace, now
+from influence_core.workspace import WEIGHTS, Labels, Workspace, now
 
 SPLIT: Split = "test"  # compared before and after
 RETENTION_SEED = 0
@@ -132,12 +134,13 @@ class Reader:
             return self.opened.classifier.logits(self.retained, parameters).argmax(1).cpu().numpy()
 
     def _target(self, parameters: Parameters) -> tuple[float, float, str]:
-        """Return loss and probability of the desired label, and the prediction."""
+        """Return loss (as the classifier defines it) and probability of the desired label, and the prediction."""
+        classifier, desired = self.opened.classifier, self.setting.desired
         with torch.no_grad():
-            logits: Tensor = self.opened.classifier.logits(self.target, parameters)[0].double()
-        logs = logits.log_softmax(0)
-        name = self.setting.workspace.label_names[int(logits.argmax())]
-        return -float(logs[self.setting.desired]), float(logs[self.setting.desired].exp()), name
+            logits: Tensor = classifier.logits(self.target, parameters).double()
+            loss = classifier.losses_of(logits, self.target.labels)
+        name = self.setting.workspace.label_names[int(logits[0].argmax())]
+        return float(loss), float(logits[0].softmax(0)[desired]), name
 
     def read(self, item: Lockstep) -> Step:
         """Return what a step shows."""
@@ -240,9 +243,12 @@ def _save(
     """Leave parameters, optimizer state and the manifest where `keeping` finds them."""
     workspace, spec = setting.workspace, setting.spec
     result.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in last.parameters.items()}, result / "parameters.safetensors")
-    save_file(last.optimizer_state.to_tensors(), result / "optimizer.safetensors")
     checkpoint = workspace.checkpoint(spec.checkpoint)
+    with safe_open(Path(checkpoint.path) / WEIGHTS, "pt") as file:  # what is kept has the names that the file has
+        names = file_names(opened.whole.module, last.parameters, file.keys())
+    changed = {names[name]: value.contiguous() for name, value in last.parameters.items()}
+    save_file(changed, result / "parameters.safetensors")
+    save_file(last.optimizer_state.to_tensors(), result / "optimizer.safetensors")
     manifest = {
         "spec": spec.model_dump(),
         "workspace": workspace.name,

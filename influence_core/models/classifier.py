@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from influence_core.errors import UserError
 
 if TYPE_CHECKING:
     from influence_core.models.layout import Layout
@@ -100,13 +103,20 @@ class Classifier:
         return F.cross_entropy(logits, labels, reduction="none")
 
     def scope(self, name: str) -> Scope:
-        """Return the named scope; ``all`` always exists, others follow from the layout where there is one."""
+        """Return the named scope; ``all`` always exists, others follow from the layout where there is one.
+
+        Raises `UserError` for a scope that the model does not have.
+        """
         if self.layout is not None:
             return self.layout.scope(self.module, name)
         if name == "all":
             return Scope("all", tuple(n for n, _ in self.module.named_parameters()), ("",))
         if name not in self._scopes:
-            raise KeyError(name)
+            known = ", ".join(["all", *self._scopes])
+            raise UserError(
+                f"scope {name!r}: {type(self.module).__name__} is of no family whose parts are known here, only all of "
+                f"it can be chosen: use {known}"
+            )
         return self._scopes[name]
 
     def parameters(self, scope: Scope) -> Parameters:
@@ -114,13 +124,17 @@ class Classifier:
         own = dict(self.module.named_parameters())
         return {name: own[name].detach() for name in scope.parameters}
 
-    def encode(self, raw: Sequence[Any]) -> list[Any]:
+    def encode(self, raw: Sequence[Any]) -> Sequence[Any]:
         """Turn raw inputs into what `collate` takes, once per row (tokenising, say)."""
         return list(raw)
 
     def size(self, item: Any) -> int:
         """Return what an encoded item costs, to batch like with like (tokens for text)."""
         return 1
+
+    def sizes(self, items: Sequence[Any]) -> np.ndarray:
+        """Return what each of N encoded items costs, [N]; images are not looked at for it."""
+        return np.fromiter((self.size(item) for item in items), np.int64, len(items))
 
     def collate(self, items: Sequence[Any], labels: Sequence[int] | np.ndarray) -> Batch:
         """Make a batch of encoded items on the classifier's device."""
@@ -148,6 +162,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """What each row costs, [N]."""
+        return self.classifier.sizes(self.items)
+
     def batch(self, rows: Sequence[int] | np.ndarray, labels: Sequence[int] | np.ndarray | None = None) -> Batch:
         """Make one batch of the given rows, with their own labels unless others are given."""
         chosen = self.labels[np.asarray(rows)] if labels is None else labels
@@ -158,8 +177,7 @@ class Rows:
 
         The order depends on the rows alone, so results do not depend on who runs it.
         """
-        sizes = np.array([self.classifier.size(self.items[row]) for row in range(start, stop)])
-        order = start + np.argsort(sizes, kind="stable")
+        order = start + np.argsort(self.sizes[start:stop], kind="stable")
         for first in range(0, len(order), size):
             rows = order[first : first + size]
             yield rows, self.batch(rows)

@@ -93,7 +93,7 @@ def run(spec: PredictSpec, result: Path) -> Events:
     started = time.monotonic()
     for event in predict(classifier, rows, phase=f"predicting the {spec.split} split"):
         if isinstance(event, Predictions):
-            record("forward", len(rows), time.monotonic() - started)
+            record(workspace.checkpoint(spec.checkpoint).fingerprint, len(rows), time.monotonic() - started)
             table = save(workspace, spec.split, spec.checkpoint, event)
             right = float((table["prediction"].to_numpy() == rows.labels).mean())
             yield Result(value={"split": spec.split, "rows": len(rows), "accuracy": right})

@@ -102,11 +102,8 @@ def _no_room(workspace: Workspace, suffix: Suffix, limit: float) -> str | None:
 def estimate(workspace: Workspace, suffix: Suffix) -> int:
     """Return the bytes that the frozen part's outputs take for all splits."""
     form = form_of(workspace, suffix)
-    return form.unit_bytes * sum(
-        suffix.whole.size(item) if form.ragged else 1
-        for split in workspace.dataset.splits
-        for item in rows_of(workspace, suffix.whole, split).items
-    )
+    splits = [rows_of(workspace, suffix.whole, split) for split in workspace.dataset.splits]
+    return form.unit_bytes * sum(int(rows.sizes.sum()) if form.ragged else len(rows) for rows in splits)
 
 
 def form_of(workspace: Workspace, suffix: Suffix) -> Form:
@@ -142,8 +139,7 @@ def rows(
 
 
 def _store(workspace: Workspace, suffix: Suffix, split: Split, plain: Rows) -> Store:
-    lengths = np.array([suffix.whole.size(item) for item in plain.items], dtype=np.int64)
-    return Store(store_folder(workspace, suffix, split), lengths, form_of(workspace, suffix))
+    return Store(store_folder(workspace, suffix, split), plain.sizes, form_of(workspace, suffix))
 
 
 def store_folder(workspace: Workspace, suffix: Suffix, split: Split) -> Path:
@@ -159,6 +155,7 @@ def store_key(workspace: Workspace, suffix: Suffix, split: Split) -> dict[str, A
         "split": split,
         "cut": suffix.frozen[-1],
         "max_length": getattr(suffix.whole, "max_length", None),
+        "prefix": getattr(suffix.whole, "prefix", ""),
         "dtype": str(suffix.whole.dtype),
         "code": CODE_VERSION,
     }

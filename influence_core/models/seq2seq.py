@@ -1,6 +1,7 @@
 """T5 as a classifier: each class is a label word, a sequence of tokens that the decoder gives a probability to."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from influence_core.errors import UserError
+from influence_core.models import pretrained
 from influence_core.models.classifier import Batch, Parameters
 from influence_core.models.padding import padded
 from influence_core.models.text import TextClassifier
+from influence_core.preparation import Preparation
 
 
 class T5Classifier(TextClassifier):
@@ -22,7 +25,12 @@ class T5Classifier(TextClassifier):
     """
 
     def __init__(
-        self, module: nn.Module, tokenizer: Any, label_names: Sequence[str], label_sequences: Sequence[Sequence[int]]
+        self,
+        module: nn.Module,
+        tokenizer: Any,
+        label_names: Sequence[str],
+        label_sequences: Sequence[Sequence[int]],
+        preparation: Preparation | None = None,
     ) -> None:
         if len(label_sequences) != len(label_names) or not all(label_sequences):
             raise UserError(
@@ -35,7 +43,7 @@ class T5Classifier(TextClassifier):
             )
         t5: Any = module
         t5.set_attn_implementation("eager")  # as ImageClassifier, and why
-        super().__init__(module, tokenizer, label_names)
+        super().__init__(module, tokenizer, label_names, preparation)
         for part in module.modules():
             if getattr(part, "has_relative_attention_bias", False):
                 part.register_forward_pre_hook(_bias_by_row, with_kwargs=True)
@@ -93,6 +101,20 @@ class T5Classifier(TextClassifier):
 def label_sequences(tokenizer: Any, words: Sequence[str]) -> list[list[int]]:
     """Return the label words as token ids, each with the tokenizer's end of sequence."""
     return [list(tokenizer(word)["input_ids"]) for word in words]
+
+
+def load_t5(folder: Path, label_names: Sequence[str], preparation: Preparation) -> T5Classifier:
+    """Load a T5 checkpoint directory; a class without a label word is said by its name.
+
+    Raises `UserError` for label words that the tokenizer does not know, or does not tell apart.
+    """
+    module, tokenizer = pretrained.model(folder, "seq2seq"), pretrained.tokenizer(folder)
+    words = preparation.label_words or tuple(label_names)
+    sequences = label_sequences(tokenizer, words)
+    for word, sequence in zip(words, sequences, strict=True):
+        if tokenizer.unk_token_id in sequence:
+            raise UserError(f"the tokenizer in {folder} does not know the label word {word!r}: give another word")
+    return T5Classifier(module, tokenizer, label_names, sequences, preparation)
 
 
 def _bias_by_row(attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any] | None:

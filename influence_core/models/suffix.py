@@ -57,11 +57,11 @@ class Suffix(Classifier):
             return list(output)
         return [row[:length] for row, length in zip(output, lengths_of(batch.inputs["attention_mask"]), strict=True)]
 
-    def encode(self, raw: Sequence[Any]) -> list[Any]:
+    def encode(self, raw: Sequence[Any]) -> Sequence[Any]:
         """Encode as the original does and run its frozen part; returns arrays, all in memory."""
         items = self.whole.encode(raw)
         found: list[Any] = [None] * len(items)
-        order = np.argsort([self.whole.size(item) for item in items], kind="stable")
+        order = np.argsort(self.whole.sizes(items), kind="stable")
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
             batch = self.whole.collate([items[int(row)] for row in rows], np.zeros(len(rows), np.int64))
@@ -72,6 +72,10 @@ class Suffix(Classifier):
     def size(self, item: Any) -> int:
         """Return what an item costs, as the original counts it (tokens for text)."""
         return len(item) if self.ragged else 1
+
+    def sizes(self, items: Sequence[Any]) -> np.ndarray:
+        """Return what each item costs, [N]; outputs of one shape are not read for it."""
+        return super().sizes(items) if self.ragged else np.ones(len(items), np.int64)
 
     def collate(self, items: Sequence[Any], labels: Sequence[int] | np.ndarray) -> Batch:
         """Make a batch of outputs of the frozen part; pads as the original does."""

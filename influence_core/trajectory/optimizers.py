@@ -19,7 +19,8 @@ class OptimizerSpec:
     """Which update rule, with its constants; names and meanings as in torch.optim.
 
     ``weight_decay`` is coupled (added to the gradient, as in SGD and Adam) unless ``decoupled``
-    (parameters shrink by 1 − η·weight_decay, as in AdamW). Zero learning rate is allowed: moments
+    (parameters shrink by 1 − η·weight_decay, as in AdamW), and acts on all parameters but those named
+    in ``undecayed`` (torch.optim's groups without decay). Zero learning rate is allowed: moments
     accumulate and parameters stay. Raises `UserError` for a constant out of its range.
     """
 
@@ -31,13 +32,14 @@ class OptimizerSpec:
     eps: float = 1e-8
     weight_decay: float = 0.0
     decoupled: bool = False
+    undecayed: tuple[str, ...] = ()  # parameters that weight decay leaves alone: biases and norms, often
 
     def __post_init__(self) -> None:
         if self.kind not in ("sgd", "adam"):
             raise UserError(f"optimizer {self.kind!r} is not known: choose sgd or adam")
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in ("kind", "decoupled"):
+            if field.name in ("kind", "decoupled", "undecayed"):
                 continue
             if not (math.isfinite(value) and value >= 0):
                 raise UserError(f"{field.name} = {value} must be a finite number, 0 or more: correct it")
@@ -109,11 +111,13 @@ def update(
     another optimizer or of other parameters.
     """
     _check_names(spec, parameters, state)
-    decay = spec.learning_rate * spec.weight_decay
-    if spec.weight_decay and spec.decoupled:
-        parameters = {name: value * (1 - decay) for name, value in parameters.items()}
-    elif spec.weight_decay:
-        gradients = {name: gradients[name] + spec.weight_decay * value for name, value in parameters.items()}
+    decayed = parameters.keys() - set(spec.undecayed) if spec.weight_decay else set()
+    if spec.decoupled:
+        shrink = 1 - spec.learning_rate * spec.weight_decay
+        parameters = {name: value * shrink if name in decayed else value for name, value in parameters.items()}
+    else:
+        pull = {name: spec.weight_decay * parameters[name] for name in decayed}
+        gradients = {name: value + pull[name] if name in decayed else value for name, value in gradients.items()}
     step = state.step + 1
     if spec.kind == "sgd":
         direction, state = _momentum(spec, gradients, state)

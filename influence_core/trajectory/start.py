@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ def optimizer_of(checkpoint: Checkpoint, kind: str = "checkpoint", learning_rate
 
     ``kind`` is sgd, adam or checkpoint: the checkpoint's own, or Adam where it records none.
     """
-    recorded = {name: value for name, value in (checkpoint.optimizer or {}).items() if name != "state"}
+    known = {field.name for field in fields(OptimizerSpec)}  # a manifest also says where the state and the rates are
+    recorded = {name: value for name, value in (checkpoint.optimizer or {}).items() if name in known}
+    recorded["undecayed"] = tuple(recorded.get("undecayed", ()))
     kind = recorded.get("kind", "adam") if kind == "checkpoint" else kind
     if recorded.get("kind") != kind:
         recorded = {}
@@ -59,12 +61,7 @@ def start_state(
     zeros = step.initial_state(parameters)
     if source == "checkpoint":
         kept = OptimizerState.from_tensors(load_file(Path(checkpoint.path) / str(recorded["state"])))
-        if kept.exp_avg.keys() != zeros.exp_avg.keys() or kept.momentum_buffer.keys() != zeros.momentum_buffer.keys():
-            raise UserError(
-                f"the optimizer state of {checkpoint.name} is not of scope {step.scope.name}: "
-                "choose optimizer state warm, or the scope it was made with"
-            )
-        yield Start(_on(kept, step), source)
+        yield Start(_on(_cut(kept, zeros, checkpoint, step), step), source)
     elif source == "zeros" or not (zeros.exp_avg or zeros.momentum_buffer):
         yield Start(zeros, "zeros")  # plain SGD has nothing to warm
     else:
@@ -87,6 +84,24 @@ def start_state(
                         save_file(event.to_tensors(), temporary)
                         temporary.replace(file)
         yield Start(_on(OptimizerState.from_tensors(load_file(file)), step), source)
+
+
+def _cut(kept: OptimizerState, zeros: OptimizerState, checkpoint: Checkpoint, step: TrainingStep) -> OptimizerState:
+    """Return what a kept state says of the scope's parameters; it may cover more (``zeros`` has the scope's own)."""
+
+    def part(own: Parameters, wanted: Parameters) -> Parameters:
+        if any(name not in own or own[name].shape != value.shape for name, value in wanted.items()):
+            raise UserError(
+                f"the optimizer state of {checkpoint.name} does not cover scope {step.scope.name}: "
+                "choose optimizer state warm, or the scope it was made with"
+            )
+        return {name: own[name] for name in wanted}
+
+    return kept._replace(
+        momentum_buffer=part(kept.momentum_buffer, zeros.momentum_buffer),
+        exp_avg=part(kept.exp_avg, zeros.exp_avg),
+        exp_avg_sq=part(kept.exp_avg_sq, zeros.exp_avg_sq),
+    )
 
 
 def _on(state: OptimizerState, step: TrainingStep) -> OptimizerState:
