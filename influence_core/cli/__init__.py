@@ -5,7 +5,7 @@ import sys
 import typer
 from typer.main import get_command
 
-from influence_core.cli import analysis, data, labels, ranking, running, studies
+from influence_core.cli import analysis, data, labels, ranking, running, studies, train
 from influence_core.errors import RunFailedError, UserError
 
 # typer brings its own copy of click and exports this one class of its errors; the base is the class of all
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Debug a classifier through its training data: influence, relabelling, live correction.",
 )
-for room in (data, ranking, analysis, studies, labels, running):
+for room in (data, train, ranking, analysis, studies, labels, running):
     room.register(app)
 
 

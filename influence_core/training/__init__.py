@@ -1,0 +1,1 @@
+"""Training by recipes: the paper's (App. J) and the demos'."""
