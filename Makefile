@@ -23,15 +23,15 @@ $(BIN)/.dev: requirements.txt requirements-dev.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $(BIN)/.app $@
 
-run: $(BIN)/.app ## Open the app on the embedded demo (installs what is missing first)
+run: $(BIN)/.app images ## Open the app on the embedded demo (installs what is missing first)
 	$(BIN)/python -m influence_core demo prepare movie-reviews
 	$(BIN)/python -c "from influence_core.runs.client import ensure_engine; ensure_engine()"
 	$(BIN)/python -m streamlit run app.py --server.port $(PORT) --server.fileWatcherType none $(STREAMLIT_FLAGS)
 
-test: $(BIN)/.dev browser ## All tests that fit CI
+test: $(BIN)/.dev browser images ## All tests that fit CI
 	$(BIN)/python -m pytest -m "not full"
 
-test-full: $(BIN)/.full browser ## These and the ones at real size (installs kronfluence)
+test-full: $(BIN)/.full browser images ## These and the ones at real size (installs kronfluence)
 	$(BIN)/python -m pytest
 
 lint: $(BIN)/.dev ## Style, types, and which room leans on which
@@ -51,16 +51,23 @@ $(BIN)/.bench: $(BIN)/.full requirements-bench.txt
 bench: $(BIN)/.bench ## Ratios, both sides measured in one run (installs captum and kronfluence)
 	$(BIN)/python -m benchmarks
 
-demo-build: $(BIN)/.app ## Train the demo's checkpoint and make everything shipped with it
+demo-build: $(BIN)/.app images ## Train the demos' checkpoints and make everything shipped with them
 	$(BIN)/python -m influence_core demo build movie-reviews
+	$(BIN)/python -m influence_core demo build fashion-mnist
 
-demo-check: $(BIN)/.app ## Rebuild the demo's scores and compare them with the shipped ones
+demo-check: $(BIN)/.app images ## Rebuild the demos' scores and compare them with the shipped ones
 	$(BIN)/python -m influence_core demo check movie-reviews
+	$(BIN)/python -m influence_core demo check fashion-mnist
 
-.PHONY: browser
+.PHONY: browser images
 browser: # Debian's Chromium for the browser tests, where it is missing and we may install it
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium; } \
 	  || echo "chromium is missing: install it (apt-get install chromium), or the browser tests fail"
+
+images: # Debian's Fashion-MNIST for its demo, where it is missing and we may install it
+	@test -d /usr/share/datasets/fashion-mnist || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist; } \
+	  || echo "dataset-fashion-mnist is not installed: its demo fetches it (apt-get download, or the hub)"
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

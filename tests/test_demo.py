@@ -1,4 +1,4 @@
-"""The embedded demo, as shipped: real data, the real encoder, recorded numbers."""
+"""The movie-review demo, as shipped: real data, the real encoder, recorded numbers."""
 
 import io
 import subprocess
@@ -9,7 +9,9 @@ import pytest
 
 from influence_core.data import reviews
 from influence_core.demo import assets
-from influence_core.demo.prepare import prepare
+from influence_core.demo.demos import find
+from influence_core.demo.movies import MOVIES
+from influence_core.demo.prepare import prepare, queries
 from influence_core.errors import StaleError, UserError
 from influence_core.events import Result
 from influence_core.home import read_json
@@ -37,7 +39,7 @@ def demo(demo_home, monkeypatch) -> Workspace:
 def test_the_data_is_split_and_labelled_as_recorded(demo):
     sizes = {split: len(frame) for split, frame in demo.dataset.splits.items()}
     assert sizes == {"train": 8000, "validation": 1000, "test": 1043}
-    assert demo.data_fingerprint == read_json(assets.RECIPE)["fingerprints"]["data"]
+    assert demo.data_fingerprint == read_json(MOVIES.recipe_file)["fingerprints"]["data"]
     train = demo.train
     noise = (train["label"] != train["gold"]).mean()
     assert noise == pytest.approx(demo.dataset.notes["label_noise"])
@@ -48,7 +50,7 @@ def test_the_data_is_split_and_labelled_as_recorded(demo):
 
 
 def test_the_shipped_checkpoint_reaches_its_recorded_accuracy(demo):
-    recorded = read_json(assets.RECIPE)["accuracy"]["test"]
+    recorded = read_json(MOVIES.recipe_file)["accuracy"]["test"]
     assert recorded >= 0.82
     classifier = load(demo)
     rows = rows_of(demo, classifier, "test")
@@ -87,7 +89,8 @@ def test_shipped_tracin_products_equal_fresh_ones(demo):
     from influence_core.attribution.projection import Projection
     from influence_core.attribution.tracin import TracIn
 
-    example, target = read_json(assets.RECIPE)["queries"][77]
+    assert [[query.example, query.target] for query in queries(demo)] == read_json(MOVIES.recipe_file)["queries"]
+    example, target = read_json(MOVIES.recipe_file)["queries"][77]
     spec = RankSpec(workspace=demo.name, example=example, method="tracin")
     kept = TracIn().ready(demo, spec, Query(example, target))
     work = Projection(demo, None, None, few=True)
@@ -110,7 +113,7 @@ def test_preparing_again_changes_nothing(demo):
 
 
 def test_assets_that_do_not_fit_are_refused_with_both_fingerprints(home, monkeypatch, tmp_path, demo_home):
-    recipe = read_json(assets.RECIPE)
+    recipe = read_json(MOVIES.recipe_file)
     other = {**recipe, "fingerprints": {**recipe["fingerprints"], "data": "0" * 64}}
     monkeypatch.setattr("influence_core.demo.prepare.read_json", lambda path: other)
     with pytest.raises(StaleError, match=recipe["fingerprints"]["data"][:16]) as caught:
@@ -189,16 +192,16 @@ def test_kept_epochs_are_checkpoints_that_a_correction_goes_on_from(demo, monkey
     """The recipe on 96 rows: each epoch becomes a checkpoint with its Adam state; the shipped delta stays."""
     from dataclasses import replace
 
-    from influence_core.demo import build
-    from influence_core.models.training import Epoch
+    from influence_core.demo.build import keep, train
+    from influence_core.training.folder import TrainingFolder
 
-    delta = assets.DELTA.read_bytes()
+    delta = MOVIES.weights_file.read_bytes()
     few = {split: frame.head(96) for split, frame in demo.dataset.splits.items()}
-    monkeypatch.setattr(build, "RECIPE", replace(build.RECIPE, epochs=2))
-    epochs = [item for item in build._train(replace(demo.dataset, splits=few)) if isinstance(item, Epoch)]
-    for epoch in epochs:
-        build._keep(demo, epoch)
-    assert assets.DELTA.read_bytes() == delta
+    short = replace(MOVIES, recipe=replace(MOVIES.recipe, epochs=2))
+    place = TrainingFolder(tmp_path / "training")
+    list(train(short, replace(demo.dataset, splits=few), place))
+    keep(short, demo, place)
+    assert MOVIES.weights_file.read_bytes() == delta
     assert [entry.name for entry in demo.checkpoints()] == ["shipped", "epoch-1", "epoch-2"]
     example = demo.predict("test", "epoch-1").merge(demo.dataset.splits["test"], on="id").query("prediction != label")
     options = {"checkpoint": "epoch-1", "strategy": "random", "steps": 1}
@@ -206,6 +209,54 @@ def test_kept_epochs_are_checkpoints_that_a_correction_goes_on_from(demo, monkey
     manifest = read_json(tmp_path / "run" / "manifest.json")
     assert manifest["optimizer_state"] == "checkpoint"
     assert (manifest["optimizer"]["kind"], manifest["optimizer"]["decoupled"]) == ("adam", True)
+
+
+def test_weights_of_another_recipe_are_not_shipped_again(monkeypatch):
+    from dataclasses import replace
+
+    from influence_core.demo.build import check_recipe
+
+    made = read_json(MOVIES.recipe_file)
+    check_recipe(MOVIES, made)
+    with pytest.raises(UserError, match=r"was trained with epochs 3, the recipe says 5: delete that file"):
+        check_recipe(replace(MOVIES, recipe=replace(MOVIES.recipe, epochs=5)), made)
+
+
+def test_the_trained_tensors_are_shipped_in_half_precision(tmp_path, monkeypatch):
+    """What `ship_weights` writes and `write_model` reads back is the trained checkpoint, rounded."""
+    from dataclasses import replace
+
+    from safetensors.numpy import load_file
+
+    from influence_core.data.dataset import Dataset
+    from influence_core.demo import demos
+    from influence_core.demo.build import ship_weights, train
+    from influence_core.training.folder import TrainingFolder
+
+    dataset = next(item for item in reviews.load() if isinstance(item, Dataset))
+    few = replace(dataset, splits={split: frame.head(32) for split, frame in dataset.splits.items()})
+    monkeypatch.setattr(demos, "ASSETS", tmp_path)
+    MOVIES.folder.mkdir()
+    short = replace(MOVIES, recipe=replace(MOVIES.recipe, epochs=1))
+    place = TrainingFolder(tmp_path / "training")
+    list(train(short, few, place))
+    ship_weights(short, place, few.label_names)
+    shipped = load_file(short.weights_file)
+    assert {value.dtype for value in shipped.values()} == {np.dtype(np.float16)}
+    short.write_model(short, tmp_path / "model", shipped, few.label_names)
+    trained = load_file(place.path / place.checkpoints()[-1] / "model.safetensors")
+    read = load_file(tmp_path / "model" / "model.safetensors")
+    assert read.keys() == trained.keys()
+    for name, value in trained.items():
+        expected = value.astype(np.float16).astype(np.float32) if name in shipped else value
+        assert np.array_equal(read[name], expected), name
+    assert any(not np.array_equal(read[name], trained[name]) for name in shipped)
+
+
+def test_unknown_demos_are_refused():
+    assert find("movie-reviews") is find("demo:movie-reviews")
+    with pytest.raises(UserError, match="there is no demo 'cats': the demos are movie-reviews and fashion-mnist"):
+        find("cats")
 
 
 @pytest.mark.full

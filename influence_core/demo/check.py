@@ -1,7 +1,7 @@
-"""``demo check``: rebuild the demo's scores from its checkpoint and compare them with the shipped ones."""
+"""``demo check``: rebuild a demo's scores from its checkpoint and compare them with the shipped ones."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,10 @@ from influence_core.attribution.indexing import run as build_index
 from influence_core.attribution.projection import Projection, load_basis
 from influence_core.attribution.tables import Table
 from influence_core.attribution.tracin import TracIn
-from influence_core.demo import assets
-from influence_core.demo.prepare import prepare
+from influence_core.demo.demos import CHECKPOINT, find
+from influence_core.demo.prepare import prepare, queries
 from influence_core.errors import RunFailedError
 from influence_core.events import Events, Progress, Result
-from influence_core.home import read_json
 from influence_core.specs import IndexSpec, RankSpec
 from influence_core.workspace import Workspace
 
@@ -28,16 +27,22 @@ TOP = 20
 OVERLAP = 0.9  # smallest mean share of the top 20 in common
 SPEARMAN = 0.99  # smallest mean rank correlation over all training rows
 
+Rebuild = Callable[[Workspace, list[Query], list[Ready]], Iterator[Progress | Ready]]
 
-def check(name: str = assets.NAME) -> Events:
+
+def check(name: str = "demo:movie-reviews") -> Events:
     """Rebuild and compare; raises `RunFailedError` when shipped and rebuilt scores differ too much."""
     started = time.monotonic()
+    demo = find(name)
     yield from (event for event in prepare(name) if isinstance(event, Progress))
-    workspace = Workspace.open(assets.NAME)
-    recorded = read_json(assets.RECIPE)["queries"]
-    chosen = [Query(*recorded[place]) for place in np.linspace(0, len(recorded) - 1, QUERIES).astype(int)]
+    workspace = Workspace.open(demo.name)
+    asked = queries(workspace)
+    chosen = [asked[place] for place in np.linspace(0, len(asked) - 1, QUERIES).astype(int)]
     found: dict[str, Any] = {}
-    for method, rebuilt in ((TracIn(), _tracin), (Abif(), _abif)):
+    methods: list[tuple[Attributor, Rebuild]] = [(Abif(), _abif)]
+    if demo.tracin:
+        methods.insert(0, (TracIn(), _tracin))
+    for method, rebuilt in methods:
         shipped = [_ready(method, workspace, query) for query in chosen]
         fresh: list[Ready] = []
         for item in rebuilt(workspace, chosen, shipped):
@@ -73,7 +78,7 @@ def _shipped_abif(workspace: Workspace, query: Query) -> Ready | None:
 
 
 def _tracin(workspace: Workspace, queries: list[Query], shipped: list[Ready]) -> Iterator[Progress | Ready]:
-    work = Projection(workspace, assets.CHECKPOINT, None)
+    work = Projection(workspace, CHECKPOINT, None)
     directions, norms = work.query_directions(queries)
     labels = shipped[0].table["labels"]
     phase = "projecting the training rows (tracin)"
@@ -85,13 +90,13 @@ def _tracin(workspace: Workspace, queries: list[Query], shipped: list[Ready]) ->
 
 
 def _abif(workspace: Workspace, queries: list[Query], shipped: list[Ready]) -> Iterator[Progress | Ready]:
-    spec = IndexSpec(workspace=workspace.name, checkpoint=assets.CHECKPOINT)
+    spec = IndexSpec(workspace=workspace.name, checkpoint=CHECKPOINT)
     for event in build_index(spec, Path(workspace.path)):
         if isinstance(event, Progress):
             yield event
     key = index_key(workspace, spec)
     table = Table(workspace.artefacts.path("abif", key), key)
-    work = Projection(workspace, assets.CHECKPOINT, None)
+    work = Projection(workspace, CHECKPOINT, None)
     basis = load_basis(table, work)
     products = yield from work.project_queries(queries, basis)
     for place, query in enumerate(queries):
