@@ -4,7 +4,7 @@ import streamlit as st
 
 from influence_core.estimates import estimate
 from influence_core.specs import CorrectionSpec, PredictSpec
-from pages.components import data, running, state
+from pages.components import contents, data, pictures, running, state
 from pages.components.correction_checks import check, other_rows
 from pages.components.correction_form import adopt, form
 from pages.components.correction_run import correction_run
@@ -12,7 +12,7 @@ from pages.components.correction_words import settings_words
 from pages.components.errors import show_error, shown_errors
 from pages.components.guard import Context, guard
 from pages.components.submitting import settle, submit_once
-from pages.components.text import first_words, plain
+from pages.components.text import plain
 
 START = "correct_start"
 
@@ -41,7 +41,7 @@ def new_correction(context: Context, example: str) -> None:
     predicted, true = names[int(str(row["prediction"]))], names[int(str(row["label"]))]
     with st.container(border=True):
         st.caption(plain(f"{split.capitalize()} row {example} · checkpoint {checkpoint.name}"))
-        st.text(first_words(str(row["text"]), 400))
+        contents.show_content(workspace, example, alt=f"{split} row, true {true}", side=pictures.CARD, length=400)
         st.text(f"true {true} · predicted {predicted}")
     adopt(example)
     with st.container(border=True, key="correct_settings"):

@@ -16,8 +16,7 @@ SIDES = ("Proponents", "Opponents", "Similar", "Spectrum")
 def explain(context: Context, example: str) -> None:
     """Show the test row on the left and the evidence on the right."""
     workspace = context.workspace
-    found = workspace.example(example)
-    if found["split"] == "train":
+    if workspace.locate(example)[0] == "train":
         st.info("This is a training row: Influence explains test and validation rows. Choose one on Mispredictions.")
         return
     names = workspace.label_names
@@ -28,7 +27,7 @@ def explain(context: Context, example: str) -> None:
     left, right = st.columns([1, 2], gap="medium")
     with left:
         loss = None if row is None else float(row["loss"])
-        cards.pinned(f"{found['split']} example {example}", str(found["text"]), truth, predicted, probabilities, loss)
+        cards.pinned(workspace, example, truth, predicted, probabilities, loss)
     with right:
         side = st.segmented_control(
             "Evidence",

@@ -1,23 +1,21 @@
 """Mispredictions: the confusion matrix, filters, and the wrong rows, most confident first."""
 
 from dataclasses import replace
-from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from influence_core.charts import number
 from influence_core.estimates import estimate
 from influence_core.specs import PredictSpec, Split
 from pages.components import data, filters, state
-from pages.components.cards import FLAG, ROW_LENGTH
+from pages.components.contents import has_images
+from pages.components.example_rows import show_rows
 from pages.components.explain_all import explain_all_button, explain_all_panel
 from pages.components.guard import Context, guard
 from pages.components.matrix import matrix
 from pages.components.running import follow_or_offer
-from pages.components.text import first_words, plain
 
-PER_PAGE = 10
+MANY_CLASSES = 4  # with more, the matrix has half of the page
 ORDERS = {
     "Most confident first": ("confidence", False),
     "Highest loss first": ("loss", False),
@@ -64,45 +62,23 @@ def listed(context: Context, split: Split, frame: pd.DataFrame, set_to: filters.
     return found.sort_values(column, ascending=ascending, kind="stable")
 
 
-def show_row(row: "pd.Series[Any]", split: Split, names: tuple[str, ...]) -> None:
-    """Show one row: confidence, true → predicted, its text in about three lines, and the way on."""
-    example = str(row["id"])
-    with st.container(border=True, gap="xsmall"):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f"**{number(row['confidence'])}**", width="content")
-            st.text(f"{names[row['label']]} → {names[row['prediction']]}", width="content")
-            if "gold" in row and row["gold"] != row["label"]:
-                st.badge(plain(f"gold says {names[row['gold']]}"), icon=FLAG, color="violet")
-            st.space("stretch")
-            if split == "train":
-                if st.button("Relabel", key=f"open_{example}", icon=":material/edit:"):
-                    state.go("relabel", row=example)
-            elif st.button("Explain", key=f"open_{example}", icon=":material/hub:"):
-                state.go("influence", example=example, row=None, run=None)
-        st.text(first_words(str(row["text"]), ROW_LENGTH))
-
-
 def browse(context: Context, split: Split, frame: pd.DataFrame) -> None:
-    """Show matrix, filters and rows of a split."""
-    names = context.workspace.label_names
-    left, right = st.columns([2, 3], gap="large")
+    """Show matrix, filters and rows of a split; images below them, where there is room for a grid."""
+    workspace = context.workspace
+    many = len(workspace.label_names) > MANY_CLASSES
+    left, right = st.columns([1, 1] if many else [2, 3], gap="large")
     with left:
-        cell = matrix(frame, names, f"{split}_{context.checkpoint.name}")
+        cell = matrix(frame, workspace.label_names, f"{split}_{context.checkpoint.name}")
     with right:
         set_to = replace(filters.controls(frame), cell=cell)
         found = listed(context, split, frame, set_to)
-        if split != "train":  # previous and next walk through test examples
-            state.browse(found["id"].tolist())
+    if split != "train":  # previous and next walk through test examples
+        state.browse(found["id"].tolist())
+    with st.container() if has_images(workspace) else right:
         if found.empty:
             st.info(empty_words(split, set_to))
-            return
-        st.caption("Confidence · true → predicted")
-        pages = -(-len(found) // PER_PAGE)
-        page = 1
-        if pages > 1:
-            page = st.pagination(pages, key=f"page_{split}_{abs(hash(tuple(found['id'])))}")
-        for _, row in found.iloc[(page - 1) * PER_PAGE : page * PER_PAGE].iterrows():
-            show_row(row, split, names)
+        else:
+            show_rows(workspace, split, found)
 
 
 def empty_words(split: Split, set_to: filters.Filters) -> str:

@@ -5,7 +5,7 @@ import streamlit as st
 from influence_core.labels import LabelStore
 from influence_core.rankings import Ranking
 from influence_core.specs import RankSpec
-from pages.components import labelling, ranking_choice, state
+from pages.components import contents, labelling, pictures, ranking_choice, state
 from pages.components.errors import show_error, shown_errors
 from pages.components.guard import Context, guard
 from pages.components.influence_fold import influence_fold
@@ -59,11 +59,11 @@ def one_row(context: Context, row: str, queue: Queue, shown: str, ranking: Ranki
     with st.container(border=True, key="row_card"):
         st.caption("Training row")
         st.text(f"{row} · label now: {shown}")
-        with st.container(border=True):
-            st.text(str(example["text"]), width="stretch")
+        with st.container(border=True, horizontal_alignment="center" if contents.has_images(workspace) else "left"):
+            contents.show_content(workspace, row, alt=f"training row, labelled {shown}", side=pictures.LARGE)
         st.subheader("Is this label correct?", anchor=False)
         label_buttons(workspace, row, shown, queue.after(row))
-    influence_fold(row, ranking)
+    influence_fold(workspace, row, ranking)
     if "gold" in example:
         with st.expander("Gold label (look at it after you decided)"):
             st.text(f"gold: {workspace.label_names[int(example['gold'])]}")
@@ -110,7 +110,8 @@ def main() -> None:
     queue = Queue.of(ids, verdicts.keys())
     row = row or queue.first() or queue.ids[0]
     values = workspace.labels().values
-    labels = {example: workspace.label_names[int(values[workspace.locate(example)[1]])] for example in queue.ids}
+    places = workspace.places(queue.ids)
+    labels = {example: workspace.label_names[int(values[places[example][1]])] for example in queue.ids}
     left, right = st.columns([2, 1], gap="medium")
     with left:
         one_row(context, row, queue, labels[row], ranking)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = "/usr/bin/chromium"
@@ -81,6 +81,38 @@ def settled(page: Page) -> None:
 def keyed(page: Page, prefix: str) -> str:
     """A selector for widgets whose key begins with a prefix."""
     return f"[class*='st-key-{prefix}']"
+
+
+def press(page: Page, prefix: str, place: int = 0) -> None:
+    """Press a button by its key."""
+    page.locator(f"{keyed(page, prefix)} button").nth(place).click()
+
+
+def choose(page: Page, name: str, option: str) -> None:
+    """Choose an option of a select box."""
+    page.get_by_role("combobox", name=name).click()
+    page.get_by_role("option", name=option, exact=True).click()
+    settled(page)
+
+
+def entry(page: Page, key: str) -> Locator:
+    """The field of a key."""
+    return page.locator(f".st-key-{key} input")
+
+
+def fill(page: Page, key: str, text: str) -> None:
+    """Type into the field of a key, and leave it."""
+    entry(page, key).fill(text)
+    entry(page, key).press("Tab")
+    settled(page)
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep a picture of the page, where ``INFLUENCE_SCREENSHOTS`` names a folder."""
+    settled(page)
+    if place := os.environ.get("INFLUENCE_SCREENSHOTS"):
+        Path(place).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=str(Path(place) / f"{name}.png"))
 
 
 def query(page: Page, name: str) -> str | None:

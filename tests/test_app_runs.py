@@ -8,7 +8,7 @@ from workspaces import catch_runs, open_app, tiny_workspace, use_home
 
 from influence_core.events import Progress
 from influence_core.runs.directory import RunDirectory
-from influence_core.specs import CorrectionSpec, IndexSpec, PredictSpec, RankSpec
+from influence_core.specs import CheckSpec, CorrectionSpec, IndexSpec, PredictSpec, RankSpec
 from pages.components import discarding, run_table
 
 
@@ -172,6 +172,18 @@ def test_open_leads_to_the_page_of_the_kind_with_the_runs_own_example(workspace)
     assert app.title[0].value == "Correct"
     assert app.query_params["run"] == run.id
     assert app.query_params["example"] == "test-3"
+
+
+def test_a_check_opens_on_load_with_what_was_typed(workspace):
+    run = RunDirectory.create(CheckSpec(checkpoint="/models/a", data="/data/train.csv"), what="check a with train.csv")
+    app = opened()
+    assert "Check · a new workspace" in [found.value for found in app.main.caption]
+    app.button(key=f"open_{run.id}").click().run()
+    assert not app.exception
+    assert [title.value for title in app.title] == ["Load"]
+    assert app.query_params["run"] == run.id
+    assert "checkpoint" not in app.query_params  # a path, not one of this workspace's
+    assert app.text_input(key="load_files_checkpoint").value == "/models/a"
 
 
 def test_a_failed_run_says_why_and_details_are_folded(workspace):

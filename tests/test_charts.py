@@ -266,6 +266,17 @@ def test_confusion_shows_counts_and_every_cell_can_be_clicked():
     )
 
 
+def test_confusion_of_many_classes_is_higher_and_leaves_zeros_out():
+    few, many = ["a", "b"], [f"class {number}" for number in range(10)]
+    small, large = confusion([0, 1], [1, 1], few), confusion([0, 9, 9], [1, 9, 9], many)
+    assert [list(row) for row in small.data[0].text] == [["0", "1"], ["0", "1"]]
+    written = {(i, j): text for i, row in enumerate(large.data[0].text) for j, text in enumerate(row) if text}
+    assert written == {(0, 1): "1", (9, 9): "2"}
+    assert large.layout.height > small.layout.height
+    assert large.data[1].marker.size < small.data[1].marker.size  # as the cells are smaller
+    assert len(large.data[1].customdata) == 100
+
+
 def test_confusion_without_errors_and_without_rows():
     assert title(confusion(["pos"] * 1_200, ["pos"] * 1_200, NAMES)) == "All 1,200 predicted right"
     empty = confusion([], [], NAMES)

@@ -3,14 +3,12 @@
 With ``INFLUENCE_SCREENSHOTS`` set to a folder its pictures are left there (the README's are made so).
 """
 
-import os
 import re
 import shutil
-from pathlib import Path
 
 import pytest
-from browser import App, chromium, keyed, open_page, query, settled
-from playwright.sync_api import Page, expect
+from browser import App, choose, chromium, keyed, open_page, picture, press, query, settled
+from playwright.sync_api import expect
 
 from influence_core.demo.prepare import prepare
 from influence_core.labels import LabelStore
@@ -55,33 +53,8 @@ def browser():
         yield found
 
 
-@pytest.fixture
-def picture(tmp_path):
-    """Take a picture of the page under a name."""
-    place = Path(os.environ.get("INFLUENCE_SCREENSHOTS", tmp_path))
-    place.mkdir(parents=True, exist_ok=True)
-
-    def take(page: Page, name: str) -> None:
-        settled(page)
-        page.screenshot(path=str(place / f"{name}.png"))
-
-    return take
-
-
-def press(page: Page, prefix: str, place: int = 0) -> None:
-    """Press a button by its key."""
-    page.locator(f"{keyed(page, prefix)} button").nth(place).click()
-
-
-def choose(page: Page, name: str, option: str) -> None:
-    """Choose an option of a select box."""
-    page.get_by_role("combobox", name=name).click()
-    page.get_by_role("option", name=option, exact=True).click()
-    settled(page)
-
-
 @pytest.mark.parametrize(("scheme", "word", "name"), [("light", "minute", "with-ann"), ("dark", "plot", "with-bo")])
-def test_from_the_first_page_to_a_kept_checkpoint(app, browser, picture, scheme, word, name):
+def test_from_the_first_page_to_a_kept_checkpoint(app, browser, scheme, word, name):
     workspace = Workspace.open("demo:movie-reviews")
     page = open_page(browser, scheme)
 

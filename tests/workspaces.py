@@ -1,5 +1,6 @@
 """A small workspace made of files only, for tests of pages: no torch, rankings known by construction."""
 
+import io
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from safetensors.numpy import save_file
 from streamlit.testing.v1 import AppTest
 
@@ -17,6 +19,7 @@ from influence_core.attribution.base import Query
 from influence_core.attribution.methods import METHODS
 from influence_core.attribution.tables import IndexArrays, Table, write_arrays
 from influence_core.data.dataset import Dataset
+from influence_core.data.pictures import netpbm
 from influence_core.runs import client
 from influence_core.runs.directory import RunDirectory
 from influence_core.specs import RankSpec
@@ -24,6 +27,7 @@ from influence_core.workspace import Workspace, now
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("negative", "positive")
+CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 TRAIN, TEST = 40, 24
 HOSTILE = "<img src=x onerror=alert(1)> **bold** ![remote](https://example.org/x.png) $x^2$ :red[no]"
 
@@ -63,6 +67,40 @@ def tiny_workspace(
     return workspace
 
 
+def tiny_image_workspace(name: str = "tiny-images", *, predicted: bool = True, tracin: bool = True) -> Workspace:
+    """Make the same of images in ten classes: row i has the label i % 10, every fifth training label is one too high.
+
+    Row i is a 28 × 28 square of the grey 5·i + 20, as PGM where i is even and as PNG where it is odd;
+    ``train-7`` and ``test-9`` (a wrong one) cannot be read.
+    """
+    rng = np.random.default_rng(0)
+    splits = {}
+    for split, count, unreadable in (("train", TRAIN, 7), ("test", TEST, 9)):
+        gold = np.arange(count) % 10
+        label = np.where(np.arange(count) % 5 == 0, (gold + 1) % 10, gold) if split == "train" else gold
+        files = [square(5 * i + 20, png=bool(i % 2)) for i in range(count)]
+        files[unreadable] = b"no image"
+        ids = [f"{split}-{i}" for i in range(count)]
+        splits[split] = pd.DataFrame({"id": ids, "image": files, "label": label, "gold": gold})
+    workspace = Workspace.create(name, Dataset(name, CLOTHES, splits), "head")
+    add_checkpoint(workspace, "first", rng, kind="image")
+    if predicted:
+        add_predictions(workspace)
+    if tracin:
+        add_tracin(workspace, rng)
+    return workspace
+
+
+def square(grey: int, *, png: bool = False, side: int = 28) -> bytes:
+    """Return the file of an image of one grey."""
+    pixels = np.full((side, side), grey, dtype=np.uint8)
+    if not png:
+        return netpbm(pixels)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
 def texts(split: str, count: int) -> list[str]:
     """Texts with distinct words; the first one is hostile."""
     return [HOSTILE] + [f"{split} review number {i}, which is {'good' if i % 2 else 'bad'}" for i in range(1, count)]
@@ -82,13 +120,15 @@ def add_predictions(workspace: Workspace, split: str = "test", checkpoint: str |
     frame = workspace.dataset.splits[split]
     number = np.arange(len(frame))
     label = frame["label"].to_numpy()
-    prediction = np.where(number % 3 == 0, 1 - label, label)
+    classes = len(workspace.label_names)
+    prediction = np.where(number % 3 == 0, (label + 1) % classes, label)
     confidence = np.maximum(0.55, 0.95 - 0.01 * number)
     table = pd.DataFrame({"id": frame["id"], "prediction": prediction})
     own = np.where(prediction == label, confidence, 1 - confidence)
     table["loss"] = -np.log(own)
-    for value in range(2):
-        table[f"p{value}"] = np.where(prediction == value, confidence, 1 - confidence)
+    second = np.where(prediction == label, (label + 1) % classes, label)  # has the rest of the probability
+    for value in range(classes):
+        table[f"p{value}"] = np.where(prediction == value, confidence, np.where(second == value, 1 - confidence, 0))
     folder = workspace.artefacts.make("predictions", workspace.prediction_key(split, checkpoint))
     table.to_parquet(folder / "predictions.parquet", index=False)
     return table
@@ -123,11 +163,12 @@ def add_tracin(workspace: Workspace, rng: np.random.Generator) -> None:
     one = np.ones(1, dtype=np.float32)
     predictions = workspace.predictions("test")
     for example in wrong_ids():
-        predicted = 0
+        predicted, other = 0, 1
         if predictions is not None:
             predicted = int(predictions.set_index("id").loc[example, "prediction"])
+            other = workspace.truth(example)
         table.write_query(Query(example, predicted), {"products": products, "norm": one})
-        table.write_query(Query(example, 1 - predicted), {"products": -products, "norm": one})
+        table.write_query(Query(example, other), {"products": -products, "norm": one})
     table.finish({"made": now(), "cursor": 0, "rows": TRAIN, "notes": {}})
 
 
@@ -142,7 +183,7 @@ def add_index(workspace: Workspace, k: int = 2, examples: Sequence[str] = ("test
     for shard, first, end in index.missing():
         rows = end - first
         index.write(shard, rng.normal(size=(rows, k)).astype(np.float32), np.ones(rows), labels[first:end])
-    for query in (Query(example, target) for example in examples for target in range(2)):
+    for query in (Query(example, target) for example in examples for target in range(len(workspace.label_names))):
         table.write_query(query, {"products": np.ones(k, dtype=np.float32)})
     spectrum = {"eigenvalues": [2.0, -1.0], "residuals": [0.0, 0.25], "orthogonality": 1e-9, "l2": 0.0}
     table.finish({"made": now(), "cursor": 0, "rows": TRAIN, **spectrum})

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from influence_core.charts import theme
 
 _MAX_CLASSES = 44  # 44² cells are the most points that a chart draws
+_FEW = 4  # classes up to which the matrix has the height of all charts, and zeros are written out
 _TICK_LENGTH = 20  # characters of a name beside the matrix; hover and click have all of it
 
 
@@ -70,7 +71,7 @@ def confusion(
             z=values,
             x=list(range(size)),
             y=list(range(size)),
-            text=[[f"{count:,}" for count in row] for row in values],
+            text=[[f"{count:,}" if count or size <= _FEW else "" for count in row] for row in values],
             texttemplate="%{text}",
             customdata=pairs,
             colorscale=[list(stop) for stop in theme.COUNTS],
@@ -93,7 +94,13 @@ def confusion(
             ],
             hoverinfo="text",
             mode="markers",
-            marker={"symbol": "square-open", "size": 44, "color": theme.NEUTRAL, "opacity": 0, "line": {"width": 3}},
+            marker={
+                "symbol": "square-open",
+                "size": min(44, max(8, 300 // size)),
+                "color": theme.NEUTRAL,
+                "opacity": 0,
+                "line": {"width": 3},
+            },
             selected={"marker": {"opacity": 1}},
             unselected={"marker": {"opacity": 0}},
             showlegend=False,
@@ -110,6 +117,9 @@ def confusion(
     figure.update_xaxes(range=[-0.5, size - 0.5], side="bottom", **ticks)
     figure.update_yaxes(range=[size - 0.5, -0.5], **ticks)
     # A click anywhere in a cell is nearest to that cell's marker, so it selects it.
+    if size > _FEW:
+        figure.update_layout(height=min(800, 150 + 28 * size))
+        figure.update_xaxes(tickangle=90)  # aslant, the last name would be left out
     figure.update_layout(clickmode="event+select", hoverdistance=-1, dragmode=False)
     return figure
 

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 import streamlit as st
 
 from influence_core.charts import number, percent
+from influence_core.workspace import Workspace
+from pages.components import contents, pictures
 from pages.components.text import first_words, plain, signed
 
 ROW_LENGTH = 210  # characters of a text in a list: about three lines
 _CELLS = 12  # width of a bar, in characters
 _BAR_WIDTH = 140  # pixels; a little more than the characters take
 _PLACE_WIDTH = 96  # pixels
+_CLASSES = 5  # probabilities shown of a test example, the largest
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 FLAG = ":material/flag:"
 
@@ -53,60 +56,94 @@ def agreement(evidence: Evidence) -> str:
     return "agrees with truth" if as_true else "agrees with neither"
 
 
-def ranked(evidence: Evidence, scale: float, on_relabel: Callable[[str], None], key: str) -> None:
+def ranked(workspace: Workspace, evidence: Evidence, scale: float, on_relabel: Callable[[str], None], key: str) -> None:
     """Show a ranked training row with its bar on the list's shared scale and a Relabel button.
 
-    ``on_relabel`` is called with the row's id, as a callback: before the page runs again.
+    An image stands left of the words. ``on_relabel`` is called with the row's id, as a callback:
+    before the page runs again.
     """
-    colour = {"supports": "blue", "opposes": "orange"}.get(evidence.word, "gray")
     with st.container(border=True, key=f"card_{key}_{evidence.rank}", gap="xsmall"):
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            place = f"**{evidence.rank}**"
-            if evidence.percentile is not None:
-                place += f" · {evidence.percentile:.2f} %"
-            st.markdown(place, width=_PLACE_WIDTH)
-            st.markdown(f":{colour}[{bar(evidence.value, scale)}]", width=_BAR_WIDTH)
-            st.markdown(f"**{signed(evidence.value)}** {evidence.word}", width="content")
-            st.space("stretch")
-            st.button(
-                "Relabel",
-                key=f"relabel_{key}_{evidence.id}",
-                icon=":material/edit:",
-                on_click=on_relabel,
-                args=(evidence.id,),
-            )
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.badge(plain(evidence.label), color="gray", icon=":material/label:")
-            st.markdown(agreement(evidence), width="content")
-            if evidence.gold is not None and evidence.gold != evidence.label:
-                st.badge(plain(f"gold says {evidence.gold}"), icon=FLAG, color="violet")
-        st.text(first_words(evidence.text, ROW_LENGTH))
-        notes = [evidence.id, evidence.detail]
-        if evidence.stale:
-            notes.append("its label changed since these scores were made")
-        if evidence.zero_norm:
-            notes.append("its gradient is zero, so its cosine is set to 0")
-        st.caption(plain(" · ".join(filter(None, notes))))
+        if not contents.has_images(workspace):
+            _place(evidence, scale, on_relabel, key)
+            _labels(evidence)
+            st.text(first_words(evidence.text, ROW_LENGTH))
+            _notes(evidence)
+            return
+        with st.container(horizontal=True, vertical_alignment="center", gap="medium", wrap=False):
+            alt = f"training row {evidence.rank} of this list, labelled {evidence.label}"
+            with st.container(width=pictures.ROW, gap=None):
+                pictures.picture(workspace, evidence.id, pictures.ROW, alt)
+            with st.container(gap="xsmall"):
+                _place(evidence, scale, on_relabel, key)
+                _labels(evidence)
+                _notes(evidence)
+
+
+def _place(evidence: Evidence, scale: float, on_relabel: Callable[[str], None], key: str) -> None:
+    colour = {"supports": "blue", "opposes": "orange"}.get(evidence.word, "gray")
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        place = f"**{evidence.rank}**"
+        if evidence.percentile is not None:
+            place += f" · {evidence.percentile:.2f} %"
+        st.markdown(place, width=_PLACE_WIDTH)
+        st.markdown(f":{colour}[{bar(evidence.value, scale)}]", width=_BAR_WIDTH)
+        st.markdown(f"**{signed(evidence.value)}** {evidence.word}", width="content")
+        st.space("stretch")
+        st.button(
+            "Relabel",
+            key=f"relabel_{key}_{evidence.id}",
+            icon=":material/edit:",
+            on_click=on_relabel,
+            args=(evidence.id,),
+        )
+
+
+def _labels(evidence: Evidence) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.badge(plain(evidence.label), color="gray", icon=":material/label:")
+        st.markdown(agreement(evidence), width="content")
+        if evidence.gold is not None and evidence.gold != evidence.label:
+            st.badge(plain(f"gold says {evidence.gold}"), icon=FLAG, color="violet")
+
+
+def _notes(evidence: Evidence) -> None:
+    notes = [evidence.id, evidence.detail]
+    if evidence.stale:
+        notes.append("its label changed since these scores were made")
+    if evidence.zero_norm:
+        notes.append("its gradient is zero, so its cosine is set to 0")
+    st.caption(plain(" · ".join(filter(None, notes))))
 
 
 def pinned(
-    title: str,
-    text: str,
+    workspace: Workspace,
+    example: str,
     true: str,
     predicted: str | None,
     probabilities: Sequence[tuple[str, float]],
     loss: float | None = None,
 ) -> None:
-    """Show the test example: its text, true and predicted class, a bar for each class's probability."""
+    """Show the test example: its text or image, true and predicted class, a bar for each class's probability."""
+    split, _ = workspace.locate(example)
     with st.container(border=True):
-        st.caption(plain(title[:1].upper() + title[1:]))
-        st.text(text)
+        st.caption(plain(f"{split.capitalize()} example {example}"))
+        contents.show_content(workspace, example, alt=f"{split} example, true {true}", side=pictures.PINNED)
         st.text(f"True: {true}")
         if predicted is None:
             st.text("Not predicted yet")
             return
         st.text(f"Predicted: {predicted}" + ("" if predicted != true else " (right)"))
-        for name, probability in probabilities:
+        for name, probability in shown_classes(probabilities, true):
             st.progress(min(1.0, max(0.0, probability)), text=plain(f"{name}: {percent(probability)}"))
+        if len(probabilities) > _CLASSES:
+            st.caption(f"The most probable of {len(probabilities):,} classes, and the true one.")
         if loss is not None:
             st.caption(f"Loss of the true label: {number(loss)} nats")
+
+
+def shown_classes(probabilities: Sequence[tuple[str, float]], true: str) -> Sequence[tuple[str, float]]:
+    """Return all classes in their order; of many, the most probable ones and the true one, largest first."""
+    if len(probabilities) <= _CLASSES:
+        return probabilities
+    ordered = sorted(probabilities, key=lambda pair: -pair[1])
+    return ordered[:_CLASSES] + [pair for pair in ordered[_CLASSES:] if pair[0] == true]

@@ -10,9 +10,9 @@ from influence_core.runs.directory import RunDirectory
 from influence_core.runs.state import RunState
 from influence_core.specs import CorrectionSpec, RankSpec
 from influence_core.workspace import Checkpoint, Workspace
-from pages.components import data, navigation, state
+from pages.components import contents, data, navigation, pictures, state
 from pages.components.running import progress_words
-from pages.components.text import first_words, plain
+from pages.components.text import plain
 
 _WORKSPACE_PICKER = "workspace_picker"
 _CHECKPOINT_PICKER = "checkpoint_picker"
@@ -83,8 +83,12 @@ def strip(workspace: Workspace, checkpoint: Checkpoint, example: str | None) -> 
         _step("Previous", ":material/chevron_left:", ids, None if place is None else place - 1)
         _step("Next", ":material/chevron_right:", ids, None if place is None else place + 1)
         where = f" · {place + 1} of {len(ids)}" if place is not None else ""
-        text = str(workspace.example(example)["text"])
-        st.text(f"{example}{where} · {outcome(workspace, row)} “{first_words(text)}”", width="stretch")
+        said = outcome(workspace, row)
+        if contents.has_images(workspace):
+            pictures.picture(workspace, example, pictures.STRIP, f"the selected example, {said}")
+            st.text(f"{example}{where} · {said}", width="stretch")
+        else:
+            st.text(f"{example}{where} · {said} “{contents.beginning(workspace, example)}”", width="stretch")
 
 
 def outcome(workspace: Workspace, row: "pd.Series[Any] | None") -> str:

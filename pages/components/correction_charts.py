@@ -10,8 +10,9 @@ from influence_core.events import Step
 from influence_core.runs.directory import RunDirectory
 from influence_core.specs import CorrectionSpec
 from influence_core.workspace import Workspace
-from pages.components.text import first_words
+from pages.components.contents import cell
 
+MOST_ROWS, FEW_ROWS = 500, 6  # listed in one table; shown without scrolling
 CHARTS = {
     "probability": charts.probability,
     "loss": charts.loss,
@@ -36,26 +37,45 @@ def draw(run: RunDirectory, steps: Sequence[Step], desired: str) -> None:
 
 
 def changed_rows(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, ids: Sequence[str]) -> pd.DataFrame:
-    """Return id, text, label, prediction before and (once compared) after, of some rows of the example's split."""
+    """Return id, text or image, label, prediction before and (once compared) after, of rows of the example's split."""
     split, _ = workspace.locate(spec.example)
     names = workspace.label_names
     frame = workspace.dataset.splits[split]
-    texts = dict(zip(frame["id"], frame["text"], strict=True))
-    labels = dict(zip(frame["id"], frame["label"], strict=True))
+    places, content = workspace.places(ids), workspace.dataset.modality
     before = _predictions(workspace.predictions(split, spec.checkpoint))
     file = run.result / "after.parquet"
     after = _predictions(pd.read_parquet(file) if file.exists() else None)
     rows = [
         {
             "id": example,
-            "text": first_words(str(texts[example]), 200),
-            "label": names[int(labels[example])],
+            content: cell(workspace, example),
+            "label": names[int(frame["label"].iloc[places[example][1]])],
             "before": names[before[example]] if example in before else "–",
             "after": names[after[example]] if example in after else "–",
         }
         for example in ids
     ]
-    return pd.DataFrame(rows, columns=["id", "text", "label", "before", "after"])
+    return pd.DataFrame(rows, columns=["id", content, "label", "before", "after"])
+
+
+def changed_table(
+    workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, ids: Sequence[str], key: str, alt: str
+) -> None:
+    """Show `changed_rows` as a table; of very many, the first."""
+    table = changed_rows(workspace, spec, run, ids[:MOST_ROWS])
+    columns = {"image": st.column_config.ImageColumn(width="small")}
+    images = "image" in table
+    st.dataframe(
+        table,
+        hide_index=True,
+        height="content" if images and len(table) <= FEW_ROWS else "auto",
+        row_height=60 if images else None,
+        column_config=columns,
+        key=key,
+        alt=alt,
+    )
+    if len(ids) > MOST_ROWS:
+        st.caption(f"The first {MOST_ROWS:,} of {len(ids):,}.")
 
 
 def show_changed(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, step: Step) -> None:
@@ -66,8 +86,7 @@ def show_changed(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, 
         if count == 0:
             st.caption("All of the fixed set of test rows are predicted as before the first step.")
         else:
-            table = changed_rows(workspace, spec, run, step.changed)
-            st.dataframe(table, hide_index=True, key="changed", alt="Retention rows whose prediction changed")
+            changed_table(workspace, spec, run, step.changed, "changed", "Retention rows whose prediction changed")
 
 
 def _predictions(frame: pd.DataFrame | None) -> dict[str, int]:

@@ -12,7 +12,7 @@ from influence_core.runs.state import RunState
 from influence_core.specs import CorrectionSpec
 from influence_core.workspace import Checkpoint, Workspace
 from pages.components import state
-from pages.components.correction_charts import changed_rows
+from pages.components.correction_charts import changed_table
 from pages.components.correction_words import base_words, outcome_words
 from pages.components.discarding import discard, is_discarded, restore
 from pages.components.errors import shown_errors
@@ -76,8 +76,7 @@ def show_outcome(
 def _rows(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, word: str, rows: Sequence[str]) -> None:
     with st.expander(f"{word}: {len(rows):,} {'row' if len(rows) == 1 else 'rows'}"):
         if rows:
-            table = changed_rows(workspace, spec, run, rows)
-            st.dataframe(table, hide_index=True, key=f"outcome_{word}", alt=f"{word} test rows")
+            changed_table(workspace, spec, run, rows, f"outcome_{word}", f"{word} test rows")
         else:
             st.caption(f"No test row was {word.lower()}.")
 

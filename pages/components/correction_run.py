@@ -7,7 +7,7 @@ from influence_core.home import read_json
 from influence_core.runs.directory import RunDirectory
 from influence_core.specs import CorrectionSpec
 from influence_core.workspace import Workspace
-from pages.components import data, state
+from pages.components import contents, data, pictures, state
 from pages.components.correction_charts import draw, show_changed
 from pages.components.correction_checks import desired_label
 from pages.components.correction_form import fill
@@ -17,7 +17,6 @@ from pages.components.errors import show_error, shown_errors
 from pages.components.guard import Context
 from pages.components.live_correction import live_correction, reading_of
 from pages.components.submitting import settle, submit_once
-from pages.components.text import first_words
 
 
 def correction_run(context: Context, run: RunDirectory) -> None:
@@ -76,7 +75,8 @@ def _about(context: Context, workspace: Workspace, spec: CorrectionSpec, desired
                 st.button("Correct the selected one", key="correct_selected", on_click=_close)
     with st.container(border=True):
         st.caption("Corrected example")
-        st.text(first_words(str(example["text"]), 400))
+        alt = f"{split} row, true {true}"
+        contents.show_content(workspace, spec.example, alt=alt, side=pictures.CARD, length=400)
         st.text(f"{spec.example} · true {true}{predicted} · desired {desired}")
 
 

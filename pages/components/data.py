@@ -23,13 +23,16 @@ def _workspace(path: str, made: int) -> Workspace:
 
 
 def examples(found: Workspace, split: Split, checkpoint: str) -> pd.DataFrame | None:
-    """Return a split's rows with predictions (as `Workspace.examples`), or None where not predicted yet."""
+    """Return a split's rows with predictions (as `Workspace.examples`), or None where not predicted yet.
+
+    Pages share one frame, whose contents stay on disk: it is not to be changed.
+    """
     if found.predictions(split, checkpoint) is None:
         return None
     return _examples(str(found.path), split, found.checkpoint(checkpoint).fingerprint, found, checkpoint)
 
 
-@st.cache_data(max_entries=8, show_spinner=False)
+@st.cache_resource(max_entries=8, show_spinner=False)  # a copy would hold all contents
 def _examples(path: str, split: Split, fingerprint: str, _found: Workspace, _checkpoint: str) -> pd.DataFrame:
     # arguments that begin with an underscore are not part of the cache's key
     return _found.examples(split, _checkpoint)

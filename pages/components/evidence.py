@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from influence_core.data.dataset import words
 from influence_core.rankings import RankedRow, Ranking
 from influence_core.similar import Neighbours
 from influence_core.workspace import Workspace
@@ -42,7 +43,7 @@ def of_neighbours(workspace: Workspace, neighbours: Neighbours, predicted: str, 
             value=float(cosine),
             word="similar" if cosine > 0 else "dissimilar",
             label=names[int(labels[row])],
-            text=str(frame["text"].iloc[row]),
+            text=words(frame, int(row)),
             predicted=predicted,
             truth=truth,
             gold=names[int(frame["gold"].iloc[row])] if "gold" in frame else None,

@@ -9,6 +9,7 @@ from influence_core.estimates import estimate
 from influence_core.rankings import Ranking
 from influence_core.similar import missing, similar
 from influence_core.specs import PredictSpec, RankSpec
+from influence_core.workspace import Workspace
 from pages.components import cards, evidence, ranking_words, state
 from pages.components.cards import Evidence
 from pages.components.guard import Context
@@ -20,14 +21,14 @@ PER_PAGE = 10
 LIST_HEIGHT = 640  # pixels: the cards scroll, the test row stays in view
 
 
-def show_cards(found: Sequence[Evidence], key: str) -> None:
+def show_cards(workspace: Workspace, found: Sequence[Evidence], key: str) -> None:
     """Show cards, ten a page, with bars on one scale over all of them; they scroll beside the test row."""
     scale = max((abs(item.value) for item in found), default=0.0)
     pages = -(-len(found) // PER_PAGE)
     page = st.pagination(pages, key=f"cards_{key}") if pages > 1 else 1
     with st.container(height=LIST_HEIGHT, border=False, key=f"list_{key}_{page}"):
         for item in found[(page - 1) * PER_PAGE : page * PER_PAGE]:
-            cards.ranked(item, scale, _select_row, key)
+            cards.ranked(workspace, item, scale, _select_row, key)
 
 
 def _select_row(row: str) -> None:
@@ -61,7 +62,7 @@ def ranking_side(context: Context, spec: RankSpec, opponents: bool, predicted: s
         return
     actions(spec, ranking)
     side = "opponents" if opponents else "proponents"
-    show_cards(found, f"{side}_{ranking.method}_{ranking.target}_{ranking.by}_{spec.example}")
+    show_cards(workspace, found, f"{side}_{ranking.method}_{ranking.target}_{ranking.by}_{spec.example}")
 
 
 def _computed_in(spec: RankSpec) -> float | None:
@@ -124,4 +125,5 @@ def similar_side(context: Context, example: str, predicted: str, truth: str) -> 
         follow_or_offer(spec, label, words, f"features of {lacking}", key=f"features_{lacking}")
     neighbours = similar(workspace, example, checkpoint=checkpoint)
     if neighbours is not None:
-        show_cards(evidence.of_neighbours(workspace, neighbours, predicted, truth), f"similar_{example}")
+        found = evidence.of_neighbours(workspace, neighbours, predicted, truth)
+        show_cards(workspace, found, f"similar_{example}")

@@ -46,14 +46,15 @@ class Filters:
         else:
             true, predicted = (names.index(name) for name in self.cell)
             keep = (frame["label"] == true) & (frame["prediction"] == predicted)
-        for word in self.words.split():
-            keep &= frame["text"].str.contains(word, case=False, regex=False)
         keep &= frame["confidence"].between(*self.confidence) & frame["margin"].between(*self.margin)
         if self.loss is not None:
             keep &= frame["loss"].between(*self.loss)
         if self.flagged and "gold" in frame:
             keep &= frame["label"] != frame["gold"]
-        return frame[keep]
+        found = frame[keep]
+        for word in self.words.split() if "text" in frame else ():  # last: only the texts that are left are read
+            found = found[found["text"].str.contains(word, case=False, regex=False)]
+        return found
 
 
 def cell_words(cell: Cell, names: Sequence[str]) -> str:
@@ -89,7 +90,9 @@ def clear() -> None:
 
 def controls(frame: pd.DataFrame) -> Filters:
     """Show the filters beside the matrix and return them as set."""
-    words = st.text_input("Text contains", key=WORDS, icon=":material/search:", persist_state="session")
+    words = ""
+    if "text" in frame:
+        words = st.text_input("Text contains", key=WORDS, icon=":material/search:", persist_state="session")
     highest = max(0.01, math.ceil(100 * float(frame["loss"].max())) / 100)
     kept: Range | None = st.session_state.get(LOSS)
     if kept is not None and kept[1] > highest:  # of another split

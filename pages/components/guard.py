@@ -35,7 +35,7 @@ def guard(title: str) -> Context:
     """
     context = guard_any(title)
     if context is None:
-        st.info("There is no workspace yet: open the demo, or a checkpoint and data of your own.")
+        st.info("There is no workspace yet: open a demo, or a checkpoint and data of your own.")
         st.page_link("pages/load.py", label="Load", icon=":material/upload_file:")
         st.stop()
     return context

@@ -4,15 +4,20 @@ import streamlit as st
 
 from influence_core.rankings import Ranking
 from influence_core.settings import METHOD_NAMES
+from influence_core.workspace import Workspace
+from pages.components import contents, pictures
 from pages.components.text import signed
 
 
-def influence_fold(row: str, ranking: Ranking | None) -> None:
+def influence_fold(workspace: Workspace, row: str, ranking: Ranking | None) -> None:
     """Show, folded away, what the row does to the selected example."""
     with st.expander("What it influences"):
         if ranking is None:
             st.caption("No ranking of a selected example is at hand.")
             return
+        if contents.has_images(workspace):
+            alt = f"test row {ranking.example}"
+            pictures.picture(workspace, ranking.example, pictures.ROW, alt)
         for name, rows in (("proponent", ranking.proponents), ("opponent", ranking.opponents)):
             for found in rows:
                 if found.id == row:

@@ -7,7 +7,7 @@ from influence_core.workspace import Workspace
 from pages.components import labelling, state
 from pages.components.text import plain
 
-KEYED = 9  # labels with a key of their own: 1 to 9
+KEYS = "1234567890"  # of the first ten labels
 
 
 def label_buttons(workspace: Workspace, row: str, shown: str, following: str | None) -> None:
@@ -35,7 +35,7 @@ def label_buttons(workspace: Workspace, row: str, shown: str, following: str | N
     with st.container(horizontal=True):
         for number, name in enumerate(workspace.label_names, start=1):
             current = name == shown
-            key = str(number) if number <= KEYED else None
+            key = KEYS[number - 1] if number <= len(KEYS) else None
             if current:
                 button(f"{plain(name)} (confirm)", f"label-{number}", name, "confirm", key, confirms=True)
             else:

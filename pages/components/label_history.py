@@ -53,7 +53,8 @@ def exported(workspace: Workspace, what: str, format: str) -> bytes:
     store = LabelStore()
     if what == "events":
         return export(store.history(workspace.data_fingerprint), format)
-    texts = dict(zip(workspace.train["id"], workspace.train["text"], strict=True))
+    train = workspace.train
+    texts = dict(zip(train["id"], train["text"], strict=True)) if "text" in train else {}
     return export(current_labels(store, workspace.data_fingerprint, workspace.original_labels(), texts), format)
 
 

@@ -1,144 +1,54 @@
-"""The three ways to open a workspace: the demo, files on this machine, names on the hub."""
+"""The selected check or opening on the Load page: its check list as it fills in, and what came of it."""
 
 from collections.abc import Sequence
 
 import streamlit as st
-from pydantic import ValidationError
 
-from influence_core.demo.prepare import prepare
 from influence_core.errors import UserError
 from influence_core.events import Progress, Result
-from influence_core.rates import rate
-from influence_core.specs import OpenSpec, one_line
-from influence_core.workspace import DEMOS, Workspace
-from pages.components import running, state
-from pages.components.errors import show_error, shown_errors
-from pages.components.text import duration, plain
-
-DEMO = DEMOS[0]
-FORWARD = 200.0  # rows a second where none was measured: MiniLM on two CPU cores
-
-
-def demo_card() -> None:
-    """Offer the demo: prepared at once in this page, then opened."""
-    with st.container(border=True, height="stretch"):
-        st.subheader("The demo", anchor=False)
-        st.write(
-            "10,043 sentences of movie reviews and a small BERT encoder, with its index: the first clicks are instant."
-        )
-        if DEMO in Workspace.names():
-            if st.button("Open the demo", key="open_demo", type="primary", icon=":material/play_arrow:"):
-                open_workspace(DEMO)
-        elif st.button("Prepare the demo (about 10 s)", key="prepare_demo", type="primary", icon=":material/download:"):
-            with shown_errors():
-                prepare_demo()
-                open_workspace(DEMO)
+from influence_core.runs.directory import RunDirectory
+from influence_core.specs import CheckSpec, Sources
+from influence_core.survey import Survey
+from influence_core.workspace import Workspace
+from pages.components import running, source_forms
+from pages.components.demos import open_workspace
+from pages.components.errors import show_error
+from pages.components.survey_view import show_survey
+from pages.components.text import plain
 
 
-def prepare_demo() -> None:
-    """Make the demo workspace, showing where it stands; raises `UserError`."""
-    progress = st.progress(0.0, text="Starting")
-    for event in prepare():
-        if isinstance(event, Progress):
-            share = event.done / event.total if event.total else 0.0
-            words = f"{event.phase}, {event.done:,} of {event.total:,} {event.unit}"
-            progress.progress(min(1.0, share), text=plain(words))
-    progress.empty()
+def selected() -> RunDirectory | None:
+    """Return the run of the URL if it checks or opens; the forms take over what was typed for it."""
+    run = running.selected_run("check", "open")
+    if run is not None:
+        source_forms.adopt(run)
+    return run
 
 
-def open_workspace(name: str) -> None:
-    """Select a workspace and go to its mispredictions; does not return."""
-    first = next(iter(Workspace.names()), None)
-    state.select(workspace=name)  # drops what belonged to the one before
-    if name == first:
-        state.select(workspace=None)
-    state.go("mispredictions", run=None)
-
-
-def files_card() -> None:
-    """Ask for a checkpoint folder and data files on the machine that the app runs on."""
-    with st.container(border=True, height="stretch"):
-        st.subheader("My files", anchor=False)
-        st.write("A checkpoint folder (safetensors) and a CSV, JSON lines or Parquet file, where the app runs.")
-        with st.form("files", border=False):
-            checkpoint = st.text_input("Checkpoint folder", placeholder="/models/my-classifier")
-            train = st.text_input("Training data", placeholder="/data/train.csv")
-            test = st.text_input("Test data (optional)")
-            validation = st.text_input("Validation data (optional)")
-            with st.expander("Columns and scope"):
-                text = st.text_input("Text column")
-                label = st.text_input("Label column")
-                example = st.text_input("Id column")
-                scope = st.text_input("Parameter scope", value="last:2", help="head, last:n or all")
-            st.caption(_cost())
-            pressed = st.form_submit_button("Check and open", icon=":material/fact_check:")
-        if pressed:
-            submit(
-                checkpoint=checkpoint,
-                data=train,
-                test=test,
-                validation=validation,
-                text_column=text,
-                label_column=label,
-                id_column=example,
-                scope=scope,
-            )
-
-
-def hub_card() -> None:
-    """Ask for the names of a model and a data set on the Hugging Face hub."""
-    with st.container(border=True, height="stretch"):
-        st.subheader("The hub", anchor=False)
-        st.write("A text classifier and a data set by their names on the Hugging Face hub. Needs a connection.")
-        with st.form("hub", border=False):
-            checkpoint = st.text_input("Model name", placeholder="owner/model")
-            name = st.text_input("Data set name", placeholder="owner/dataset")
-            with st.expander("Columns and scope"):
-                text = st.text_input("Text column", key="hub_text")
-                label = st.text_input("Label column", key="hub_label")
-                scope = st.text_input("Parameter scope", value="last:2", help="head, last:n or all", key="hub_scope")
-            st.caption(_cost())
-            pressed = st.form_submit_button("Fetch and open", icon=":material/cloud_download:")
-        if pressed:
-            submit(checkpoint=checkpoint, data=name, text_column=text, label_column=label, scope=scope)
-
-
-def _cost() -> str:
-    return f"Predicting takes {duration(10_000 / rate('forward', FORWARD))} for 10,000 rows on this machine, roughly."
-
-
-def submit(**typed: str) -> None:
-    """Start a run that opens what was typed; empty fields are left out, errors are shown."""
-    with shown_errors():
-        running.start(open_spec(typed), "open a checkpoint")
-
-
-def open_spec(typed: dict[str, str]) -> OpenSpec:
-    """Return the spec of what was typed; raises `UserError`."""
-    values = {name: value.strip() for name, value in typed.items() if value.strip()}
-    for name, words in (("checkpoint", "checkpoint"), ("data", "training data")):
-        if name not in values:
-            raise UserError(f"{words} is empty: type a path or a name")
-    try:
-        return OpenSpec(**values)
-    except ValidationError as error:
-        raise UserError(one_line(error)) from None
-
-
-def opening() -> None:
-    """Show the check list of the selected run that opens a workspace, and what it found."""
-    run = running.selected_run("open")
-    if run is None:
-        return
+def progress(run: RunDirectory) -> None:
+    """Follow a run, then show what a check found, or what was opened."""
     spec = run.spec()
-    if isinstance(spec, OpenSpec):
-        st.text(f"Opening {spec.checkpoint} with {spec.data}")
-    check_list(run.events()[0], run.state().state)
-    if running.follow(run).state != "finished":
+    if isinstance(spec, Sources):
+        doing = "Check" if isinstance(spec, CheckSpec) else "Opening"
+        st.text(f"{doing} of {spec.checkpoint} with {spec.data}")
+    state = running.follow(run, _live_list).state
+    if state != "finished":
+        if state != "running":
+            check_list(run.events()[0], state)
         return
     found = running.result_of(run)
-    if found is not None:
+    if found is None:
+        return
+    if isinstance(spec, CheckSpec):
+        show_survey(run.id, spec, Survey.model_validate(found))
+    else:
         outcome(found)
+        with st.expander("What was done"):
+            check_list(run.events()[0], state)
+
+
+def _live_list(run: RunDirectory) -> None:
+    check_list(run.events()[0], "running")
 
 
 def check_list(events: Sequence[object], run_state: str) -> None:
@@ -151,14 +61,15 @@ def check_list(events: Sequence[object], run_state: str) -> None:
             phases[event.phase] = event.unit == "checks" or event.done >= event.total
         elif isinstance(event, Result):
             phases = dict.fromkeys(phases, True)
-    for name, done in phases.items():
-        words = "done" if done else "going on" if run_state == "running" else "not finished"
-        icon = ":material/check_circle:" if done else ":material/pending:"
-        st.markdown(f"{icon} {plain(name)}: {words}")
+    with st.container(gap="xsmall"):
+        for name, done in phases.items():
+            words = "done" if done else "going on" if run_state == "running" else "not finished"
+            icon = ":material/check_circle:" if done else ":material/pending:"
+            st.markdown(f"{icon} {plain(name)}: {words}")
 
 
 def outcome(found: dict[str, object]) -> None:
-    """Show what was opened, with the classes as they will be read, and a button to use it."""
+    """Show what was opened, with the classes as they are read, and a button to use it."""
     name = str(found["workspace"])
     try:
         workspace = Workspace.open(name)

@@ -40,24 +40,25 @@ def _clicked(key: str) -> None:
 
 def _picker(frame: pd.DataFrame, names: Sequence[str], cell: Cell | None) -> None:
     counts = charts.confusion_counts(frame["label"].to_numpy(), frame["prediction"].to_numpy(), names)
-    pairs = [(true, predicted) for true in names for predicted in names]
-    if len(names) > _CLASSES_WITH_MENU:
-        pairs = [pair for pair in pairs if counts.loc[pair] or pair == cell]
-    pairs.sort(key=lambda pair: pair[0] == pair[1])  # errors first
+    rows = {(t, p): int(counts.to_numpy()[i, j]) for i, t in enumerate(names) for j, p in enumerate(names)}
+    pairs = [pair for pair in rows if len(names) <= _CLASSES_WITH_MENU or rows[pair] or pair == cell]
+    # errors first; of more than two classes those with the most rows
+    pairs.sort(key=lambda pair: (pair[0] == pair[1], -rows[pair] if len(names) > 2 else 0))
     st.session_state[_PICKER] = cell or _ALL
     st.selectbox(
         "Rows",
         [_ALL, *pairs],
-        format_func=lambda pair: "All wrong rows" if pair == _ALL else _option(pair, names, counts),
+        format_func=lambda pair: "All wrong rows" if pair == _ALL else _option(pair, names, rows[pair]),
         key=_PICKER,
         on_change=_picked,
         help="Clicking a cell of the matrix does the same.",
     )
 
 
-def _option(pair: Cell, names: Sequence[str], counts: pd.DataFrame) -> str:
-    count = counts.to_numpy()[names.index(pair[0]), names.index(pair[1])]
-    return f"{filters.cell_words(pair, names)}: {pair[0]} → {pair[1]} ({count:,})"
+def _option(pair: Cell, names: Sequence[str], count: int) -> str:
+    words = filters.cell_words(pair, names)
+    both = "" if pair[0] in words and pair[1] in words else f": {pair[0]} → {pair[1]}"
+    return f"{words}{both} ({count:,})"
 
 
 def _picked() -> None:

@@ -7,14 +7,14 @@ from pages.components import state
 
 # file name (and address), title, icon, what it is for
 PAGES = (
-    ("load", "Load", ":material/upload_file:", "Open the demo, or a checkpoint and data of your own."),
+    ("load", "Load", ":material/upload_file:", "Open a demo, or a checkpoint and data of your own."),
     ("mispredictions", "Mispredictions", ":material/rule:", "What the checkpoint gets wrong, most confident first."),
     ("influence", "Influence", ":material/hub:", "Which training rows support or oppose one prediction."),
     ("relabel", "Relabel", ":material/edit_note:", "Confirm or change labels of training rows."),
     ("correct", "Correct", ":material/build:", "Fine-tune a few steps on suspicious rows and watch."),
     ("runs", "Runs", ":material/timeline:", "Everything that runs or ran: open, cancel, again."),
 )
-PAGE_OF_KIND = {"open": "load", "predict": "mispredictions", "rank": "influence", "index": "influence"}
+PAGE_OF_KIND = {"check": "load", "open": "load", "predict": "mispredictions", "rank": "influence", "index": "influence"}
 PAGE_OF_KIND |= {"explain": "mispredictions", "suspects": "relabel", "correct": "correct"}
 
 

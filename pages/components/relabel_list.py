@@ -6,10 +6,11 @@ import streamlit as st
 
 from influence_core.labels import Verdict
 from influence_core.workspace import Workspace
-from pages.components import state
+from pages.components import pictures, state
+from pages.components.contents import beginning, has_images
 from pages.components.label_words import ICONS, VERDICTS
 from pages.components.relabel_queue import Queue
-from pages.components.text import first_words, plain
+from pages.components.text import plain
 
 _CHOICE = "relabel_choice"
 
@@ -17,8 +18,13 @@ _CHOICE = "relabel_choice"
 def relabel_list(
     workspace: Workspace, queue: Queue, row: str, verdicts: Mapping[str, Verdict], labels: Mapping[str, str]
 ) -> None:
-    """Show the queue; the options are ids, so a list that changes never opens another row than the one clicked."""
-    texts = {example: first_words(str(workspace.example(example)["text"]), 44) for example in queue.ids}
+    """Show the queue; each choice carries an id, so that a list that changes opens the row that was clicked."""
+    captions = {example: _caption(labels[example], verdicts.get(example)) for example in queue.ids}
+    if has_images(workspace):
+        for example in queue.ids:
+            _thumbnail(workspace, example, labels[example], captions[example], current=example == row)
+        return
+    texts = {example: beginning(workspace, example, 44) for example in queue.ids}
     if row in queue.ids:
         st.session_state[_CHOICE] = row
     st.radio(
@@ -27,10 +33,25 @@ def relabel_list(
         index=None,
         key=_CHOICE,
         format_func=lambda example: plain(texts[example]),
-        captions=[_caption(labels[example], verdicts.get(example)) for example in queue.ids],
+        captions=list(captions.values()),
         label_visibility="collapsed",
         on_change=_open,
     )
+
+
+def _thumbnail(workspace: Workspace, example: str, label: str, caption: str, current: bool) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", wrap=False):
+        with st.container(width=pictures.CELL, gap=None):
+            pictures.picture(workspace, example, pictures.CELL, f"labelled {label}")
+        with st.container(gap=None):
+            st.button(
+                plain(example),
+                key=f"list_{example}",
+                type="primary" if current else "tertiary",
+                on_click=_select,
+                args=(example,),
+            )
+            st.caption(caption)
 
 
 def _caption(label: str, verdict: Verdict | None) -> str:
@@ -41,4 +62,8 @@ def _caption(label: str, verdict: Verdict | None) -> str:
 def _open() -> None:
     chosen = st.session_state.get(_CHOICE)
     if chosen is not None:
-        state.select(row=str(chosen))
+        _select(str(chosen))
+
+
+def _select(row: str) -> None:
+    state.select(row=row)

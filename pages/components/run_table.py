@@ -134,7 +134,7 @@ def open_run(run_id: str) -> None:
     workspace = None if record.workspace in (None, names[0]) else record.workspace
     if record.workspace is not None:
         state.select(workspace=workspace)
-    checkpoint = getattr(spec, "checkpoint", None) if record.kind != "open" else None
+    checkpoint = getattr(spec, "checkpoint", None) if record.workspace is not None else None
     example = getattr(spec, "example", None)
     state.select(checkpoint=checkpoint, run=run_id)
     if example is not None:

@@ -13,7 +13,7 @@ ICONS = {
     "killed": ":material/cancel:",
     "crashed": ":material/warning:",
 }
-KINDS = {"open": "Open", "predict": "Predict", "index": "Index", "rank": "Rank"}
+KINDS = {"check": "Check", "open": "Open", "predict": "Predict", "index": "Index", "rank": "Rank"}
 KINDS |= {"explain": "Explain all", "suspects": "Suspects", "correct": "Correct"}
 
 

@@ -1,6 +1,7 @@
 """Runs on a page: start one, follow it with progress and cancel, find the one that belongs here."""
 
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import streamlit as st
@@ -71,14 +72,15 @@ def result_of(run: RunDirectory) -> dict[str, object] | None:
     return events[-1].value if events and isinstance(events[-1], Result) else None
 
 
-def follow(run: RunDirectory) -> RunState:
+def follow(run: RunDirectory, above: Callable[[RunDirectory], None] | None = None) -> RunState:
     """Show a live run with progress, time left and cancel, or why it ended without a result.
 
+    ``above`` shows more of a live run, each time it is looked at.
     When a live run ends the page runs again, once. Returns the state as it is now.
     """
     found = run.state()
     if not found.is_over:
-        _live(run.id)
+        _live(run.id, above)
     elif found.state != "finished":
         show_ending(found)
     return found
@@ -132,10 +134,13 @@ def _left(found: RunState) -> float | None:
 
 
 @st.fragment(run_every=REFRESH)
-def _live(run_id: str) -> None:
-    found = RunDirectory.open(run_id).state()
+def _live(run_id: str, above: Callable[[RunDirectory], None] | None) -> None:
+    run = RunDirectory.open(run_id)
+    found = run.state()
     if found.is_over:
         st.rerun()  # the whole page: it shows the result, and this fragment and its timer are gone
+    if above is not None:
+        above(run)
     share = found.done / found.total if found.done is not None and found.total else 0.0
     st.progress(min(1.0, share), text=plain(progress_words(found)))
     with st.container(horizontal=True, vertical_alignment="center"):

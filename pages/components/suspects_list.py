@@ -11,7 +11,7 @@ from influence_core.runs import registry
 from influence_core.settings import METHOD_NAMES, METHOD_WORDS
 from influence_core.specs import SuspectsSpec
 from influence_core.workspace import Workspace
-from pages.components import settings_form, state
+from pages.components import contents, pictures, settings_form, state
 from pages.components.guard import Context
 from pages.components.offering import index_state, offer_index, unavailable
 from pages.components.ranking_words import scope_words
@@ -26,6 +26,7 @@ COLUMNS = {
     "label": st.column_config.TextColumn("Label", width=90),
     "gold": st.column_config.TextColumn("Gold", width=130),
     "text": st.column_config.TextColumn("Text", width="large"),
+    "image": st.column_config.ImageColumn("Image", width=80),
     "id": st.column_config.TextColumn("Id", width=80),
     "note": st.column_config.TextColumn("Note", width=180),
 }
@@ -106,25 +107,32 @@ def _show(workspace: Workspace, found: Suspects) -> None:
         st.session_state[state.SUSPECTS] = ids
         state.select(row=ids[0], run=None)
         st.rerun()
+    images, content = contents.has_images(workspace), workspace.dataset.modality
     rows = [
         {
             "rank": row.rank,
             "score": row.score,
             "label": row.label,
             "gold": f"⚑ gold says {row.gold}" if row.gold not in (None, row.label) else row.gold,
-            "text": " ".join(row.text.split()),
+            content: pictures.data_url(workspace, row.id) if images else " ".join(row.text.split()),
             "id": row.id,
             "note": "label changed since" if row.stale else "",
         }
         for row in found.suspects
     ]
-    shown = pd.DataFrame(rows, columns=list(COLUMNS))
+    shown = pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in ("text", "image") or name == content])
     if not found.stale:
         shown = shown.drop(columns="note")
     if "gold" not in workspace.train:
         shown = shown.drop(columns="gold")
     st.dataframe(
-        shown, hide_index=True, height=480, column_config=COLUMNS, key="suspects_table", alt="Suspects, in their order"
+        shown,
+        hide_index=True,
+        height=480,
+        row_height=60 if images else None,
+        column_config=COLUMNS,
+        key="suspects_table",
+        alt="Suspects, in their order",
     )
 
 
