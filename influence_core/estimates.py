@@ -1,6 +1,7 @@
 """How long a run is going to take and what memory it needs, from rates measured on this machine."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from influence_core.attribution.abif import Abif, has_basis
@@ -12,9 +13,9 @@ from influence_core.attribution.ranking import resolve
 from influence_core.attribution.sample import sample_size
 from influence_core.attribution.tracin_multi import TracInMulti
 from influence_core.checks import ranking_spec
-from influence_core.rates import rate
+from influence_core.rates import FORWARD, rate
 from influence_core.settings import CheckpointsSettings
-from influence_core.sizes import scope_size, warm_kept
+from influence_core.sizes import scope_size, tensors_size, warm_kept
 from influence_core.specs import (
     RETENTION_ROWS,
     WARM_BATCHES,
@@ -28,11 +29,10 @@ from influence_core.specs import (
 )
 
 if TYPE_CHECKING:
-    from influence_core.workspace import Workspace
+    from influence_core.workspace import Checkpoint, Workspace
 
 # Measured on 2 CPU cores with MiniLM-L6, last two blocks (3.7 M parameters); all scale with the
-# forward rate that `rates.record` measured on the machine at hand.
-FORWARD = 200.0  # rows a second, forward only
+# forward rate that `rates.record` measured for the checkpoint at hand.
 PROJECT_ONE = 110.0  # rows a second, projected on one direction, the frozen part included
 PROJECT_32 = 90.0  # rows a second, projected on 32 directions
 TRAIN = 90.0  # rows a second, forward and backward
@@ -68,7 +68,19 @@ def estimate(workspace: "Workspace", spec: AnyEstimated) -> Estimate:
     cost, held = _cost(workspace, spec), 0
     if cost.vectors:
         held = cost.vectors * NUMBER * scope_size(workspace, spec.checkpoint, getattr(spec, "scope", None))
-    return Estimate(START + seconds(cost) / (rate("forward", FORWARD) / FORWARD), held)
+    return Estimate(START + seconds(cost) / (forward_rate(workspace, spec.checkpoint) / FORWARD), held)
+
+
+def forward_rate(workspace: "Workspace", checkpoint: str | None) -> float:
+    """Return how many rows a second pass through a checkpoint: measured for it or what it descends from, or guessed."""
+    entries = {entry.name: entry for entry in workspace.checkpoints()}
+    asked = workspace.checkpoint(checkpoint)
+    entry: Checkpoint | None = asked
+    line: list[str] = []
+    while entry is not None:
+        line.append(entry.fingerprint)
+        entry = entries.get(entry.parent or "")
+    return rate(line, tensors_size(Path(asked.path) / "model.safetensors"))
 
 
 def seconds(cost: Cost) -> float:

@@ -1,15 +1,14 @@
-import json
-
 import numpy as np
 import pytest
-from workspaces import TEST, TRAIN, add_index, tiny_workspace, use_home
+from workspaces import TEST, TRAIN, add_checkpoint, add_index, tiny_workspace, use_home
 
 from influence_core import rates
 from influence_core.artefacts import base_key
 from influence_core.attribution import gradient
 from influence_core.attribution.abif import Abif
 from influence_core.attribution.hif import SOLVER
-from influence_core.estimates import FORWARD, HESSIAN, START, WARM_BATCHES, Estimate, estimate, projecting
+from influence_core.estimates import HESSIAN, START, WARM_BATCHES, Estimate, estimate, projecting
+from influence_core.rates import FASTEST, FORWARD, PARAMETERS
 from influence_core.sizes import record_size, scope_size
 from influence_core.specs import CorrectionSpec, ExplainSpec, IndexSpec, PredictSpec, RankSpec, SuspectsSpec
 
@@ -17,7 +16,9 @@ from influence_core.specs import CorrectionSpec, ExplainSpec, IndexSpec, Predict
 @pytest.fixture
 def workspace(monkeypatch, tmp_path):
     use_home(monkeypatch, tmp_path)
-    return tiny_workspace()
+    made = tiny_workspace()
+    rates.record(made.checkpoint().fingerprint, 10 * int(FORWARD), 10.0)  # the speed that the constants are of
+    return made
 
 
 def spent(workspace, spec):
@@ -39,16 +40,27 @@ def test_the_projection_passes_through_what_was_measured():
     assert projecting(100, 1) < projecting(100, 8) < projecting(100, 32)
 
 
-def test_a_measured_rate_scales_everything_and_few_rows_are_no_measurement(workspace, tmp_path):
-    spec = PredictSpec(workspace="tiny", split="train")
+def test_a_measured_rate_scales_everything_and_few_rows_are_no_measurement(workspace):
+    spec, own = PredictSpec(workspace="tiny", split="train"), workspace.checkpoint().fingerprint
     assert spent(workspace, spec) == pytest.approx(TRAIN / FORWARD)
-    rates.record("forward", 10, 10.0)
+    rates.record(own, 10, 10.0)
     assert spent(workspace, spec) == pytest.approx(TRAIN / FORWARD)
-    rates.record("forward", 4000, 10.0)
-    assert json.loads((tmp_path / "home" / "rates.json").read_text()) == {"forward": 400.0}
+    rates.record("another checkpoint", 4000, 10.0)
+    assert spent(workspace, spec) == pytest.approx(TRAIN / FORWARD)
+    rates.record(own, 4000, 10.0)
     assert spent(workspace, spec) == pytest.approx(TRAIN / 400)
-    rates.record("forward", 100, 0.0)
-    assert rates.rate("forward", 1.0) == 400
+    rates.record(own, 100, 0.0)
+    assert rates.rate([own], 1) == 400
+
+
+def test_a_checkpoint_that_was_never_measured_is_as_fast_as_its_parent_or_its_size(workspace):
+    own = workspace.checkpoint()
+    add_checkpoint(workspace, "kept", np.random.default_rng(3), parent=own.name)
+    spec = PredictSpec(workspace="tiny", checkpoint="kept", split="train")
+    assert spent(workspace, spec) == pytest.approx(TRAIN / FORWARD)
+    assert rates.rate(["unknown"], int(PARAMETERS)) == FORWARD
+    assert rates.rate(["unknown"], 5 * int(PARAMETERS)) == pytest.approx(FORWARD / 5)
+    assert rates.rate(["unknown"], 6) == FASTEST
 
 
 def test_a_ranking_costs_a_pass_unless_it_is_kept(workspace):
