@@ -128,7 +128,7 @@ def test_runs(home, run):
         (["mispredictions", "nowhere"], "there is no workspace 'nowhere'"),
         (["mispredictions", "demo:movie-reviews"], "demo prepare movie-reviews"),
         (["demo", "prepare", "cats"], "there is no demo 'cats'"),
-        (["open", "/nowhere", "/nothing.csv"], "is not a checkpoint folder"),
+        (["open", "/nowhere", "/nothing.csv"], "there is nothing at /nowhere"),
         (["rank", "nowhere"], "issing option '--example'"),
         (["frobnicate"], "No such command 'frobnicate'"),
         (["index", "nowhere", "--k", "many"], "'--k'"),

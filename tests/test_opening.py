@@ -1,12 +1,10 @@
 import shutil
-from pathlib import Path
 
-import pandas as pd
 import pytest
 from checkpoints import save_tiny_checkpoint, sentences
 from pydantic import ValidationError
 
-from influence_core.data import files, hub
+from influence_core.data import hub
 from influence_core.data.opening import run as open_workspace
 from influence_core.errors import StaleError, UserError
 from influence_core.home import read_json, write_json
@@ -79,7 +77,7 @@ def test_a_pickle_only_or_code_carrying_checkpoint_is_refused(home, tmp_path, ti
     bare = tmp_path / "bare"
     shutil.copytree(tiny_checkpoint, bare, ignore=shutil.ignore_patterns("*.safetensors"))
     (bare / "pytorch_model.bin").write_bytes(b"\x80\x04N.")
-    with pytest.raises(UserError, match=r"no model\.safetensors"):
+    with pytest.raises(UserError, match=r"is no zip archive of torch\.save"):
         opening(tmp_path, checkpoint=str(bare), data=str(data_files[0]))
     coded = tmp_path / "coded"
     shutil.copytree(tiny_checkpoint, coded)
@@ -89,7 +87,7 @@ def test_a_pickle_only_or_code_carrying_checkpoint_is_refused(home, tmp_path, ti
     broken = tmp_path / "broken"
     shutil.copytree(tiny_checkpoint, broken)
     (broken / "model.safetensors").write_bytes(b"\xff" * 64)
-    with pytest.raises(UserError, match="not a safetensors file"):
+    with pytest.raises(UserError, match="not a sound safetensors file"):
         opening(tmp_path, checkpoint=str(broken), data=str(data_files[0]))
 
 
@@ -114,33 +112,8 @@ def test_bad_files_say_what_is_wrong(home, tmp_path, tiny_checkpoint, content, m
 def test_missing_and_unknown_files(home, tmp_path, tiny_checkpoint, data_files):
     with pytest.raises(UserError, match=r"nowhere\.csv is missing"):
         opening(tmp_path, checkpoint=str(tiny_checkpoint), data=str(tmp_path / "nowhere.csv"))
-    with pytest.raises(UserError, match="is not a checkpoint folder"):
+    with pytest.raises(UserError, match="there is nothing at"):
         opening(tmp_path, checkpoint=str(tmp_path / "nothing"), data=str(data_files[0]))
-    (tmp_path / "rows.xls").write_text("x")
-    with pytest.raises(UserError, match=r"ends in '\.xls'"):
-        files.read_table(tmp_path / "rows.xls")
-
-
-def test_formats_give_the_same_rows(tmp_path):
-    frame = sentences(12, seed=4)
-    frame.to_csv(tmp_path / "a.csv", index=False)
-    frame.to_csv(tmp_path / "a.tsv", index=False, sep="\t")
-    frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
-    frame.to_parquet(tmp_path / "a.parquet", index=False)
-    spec = OpenSpec(checkpoint="c", data="d")
-    read = [
-        files.frame(files.read_table(tmp_path / f"a.{end}"), tmp_path, "train", ("negative", "positive"), spec)
-        for end in ("csv", "tsv", "jsonl", "parquet")
-    ]
-    for other in read[1:]:
-        pd.testing.assert_frame_equal(read[0], other, check_dtype=False)
-
-
-def test_ids_from_content_survive_a_reordering_and_tell_duplicates_apart():
-    first = files.stable_ids(["b", "a", "b"], "train")
-    assert len(set(first)) == 3
-    assert set(files.stable_ids(["a", "b", "b"], "train")) == set(first)
-    assert files.stable_ids(["a"], "test") != files.stable_ids(["a"], "train")
 
 
 def test_offline_hub_names_give_one_line(home, monkeypatch, tmp_path, tiny_checkpoint):
@@ -197,21 +170,3 @@ def test_a_checkpoint_that_moved_is_found_again_by_its_tensors(home, tmp_path, t
     again = opening(tmp_path, checkpoint=str(second), **files_)
     assert again["checkpoint"] == value["checkpoint"] == "first"
     assert Workspace.open(again["workspace"]).checkpoint().path == str(second)
-
-
-def test_labels_are_all_names_or_all_numbers():
-    path, names = Path("rows.csv"), ("1", "2", "3")
-    assert files.class_numbers(pd.Series(["3", "1", "2"]), names, path) == [2, 0, 1]
-    assert files.class_numbers(pd.Series(["0", "1", "2"]), names, path) == [0, 1, 2]
-    assert files.class_numbers(pd.Series([1.0, 0.0]), ("no", "yes"), path) == [1, 0]
-    with pytest.raises(UserError, match="row 2: label '1' is none"):
-        files.class_numbers(pd.Series(["yes", "1"]), ("no", "yes"), path)
-
-
-def test_ids_and_texts_are_kept_as_they_are_written(tmp_path):
-    path = tmp_path / "rows.csv"
-    path.write_text("id,text,label\n001,NA,yes\n1,None,no\n1e3,null and void,no\n")
-    spec = OpenSpec(checkpoint="c", data="d")
-    frame = files.frame(files.read_table(path), path, "train", ("no", "yes"), spec)
-    assert frame["id"].tolist() == ["001", "1", "1e3"]
-    assert frame["text"].tolist() == ["NA", "None", "null and void"]

@@ -110,6 +110,7 @@ def correct(
         for event in follow(registry.start(spec, result)):
             if isinstance(event, Result):
                 outcome = event.value
+            if not isinstance(event, Step):
                 continue
             line = {name: getattr(event, name) for name in STEP_COLUMNS}
             if json:

@@ -1,5 +1,6 @@
 """Commands about workspaces: demo, open, mispredictions."""
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +8,8 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from influence_core.cli.output import Checkpoint, Json, Name, emit, finish, pairs, table
+from influence_core.cli.output import Checkpoint, Json, Name, emit, finish, given, last, named, pairs, table
+from influence_core.cli.survey import words
 from influence_core.errors import UserError
 from influence_core.specs import OpenSpec, Split, one_line
 from influence_core.workspace import Workspace
@@ -44,34 +46,71 @@ def demo_check(name: str, json: Json = False) -> None:
 
 
 def open_(
-    checkpoint: Annotated[str, typer.Argument(help="A folder that save_pretrained wrote, or a hub name.")],
-    data: Annotated[str, typer.Argument(help="Training rows: CSV, TSV, JSONL, Parquet, or a hub name.")],
-    validation: str | None = None,
-    test: str | None = None,
+    checkpoint: Annotated[
+        str, typer.Argument(help="A folder, a Trainer's output folder, a weights file, or a name on the hub.")
+    ],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="CSV, TSV, JSONL or Parquet, a folder of images, IDX files or a saved data set, or a name."
+        ),
+    ],
+    validation: Annotated[str | None, typer.Option(help="a path, or a split's name")] = None,
+    test: Annotated[str | None, typer.Option(help="a path, or a split's name (default: every fifth row)")] = None,
+    train: Annotated[str | None, typer.Option(help="the name of the split that is trained on")] = None,
     text_column: str | None = None,
+    image_column: str | None = None,
     label_column: str | None = None,
     id_column: str | None = None,
+    class_: Annotated[list[str] | None, typer.Option("--class", help="LABEL=CLASS, for labels of other names")] = None,
+    label_word: Annotated[list[str] | None, typer.Option(help="CLASS=WORD that a T5 checkpoint says")] = None,
+    prefix: Annotated[str | None, typer.Option(help="put before every text")] = None,
+    max_length: Annotated[int | None, typer.Option(help="tokens after which texts are cut")] = None,
+    drop_broken: Annotated[bool, typer.Option(help="leave out rows that cannot be used")] = False,
+    also: Annotated[list[str] | None, typer.Option(help="one more checkpoint of the same training")] = None,
+    architecture: Annotated[str | None, typer.Option(help="of a torchvision state dict: resnet18-cifar, …")] = None,
+    revision: Annotated[str | None, typer.Option(help="of a checkpoint on the hub")] = None,
+    configuration: Annotated[str | None, typer.Option(help="of a data set on the hub")] = None,
+    data_revision: Annotated[str | None, typer.Option(help="of a data set on the hub")] = None,
     scope: Annotated[str | None, typer.Option(help="head, last:n or all (default: last:2)")] = None,
+    check: Annotated[bool, typer.Option(help="look and report only")] = False,
     json: Json = False,
 ) -> None:
     """Find or make a workspace for a checkpoint and data; print its name."""
-    from influence_core.data.opening import run
+    from influence_core.data.opening import Look, look, make
 
+    options = given(
+        validation=validation,
+        test=test,
+        train=train,
+        text_column=text_column,
+        image_column=image_column,
+        label_column=label_column,
+        id_column=id_column,
+        classes=named(class_, "--class"),
+        label_words=named(label_word, "--label-word"),
+        prefix=prefix,
+        max_length=max_length,
+        also=also,
+        architecture=architecture,
+        revision=revision,
+        configuration=configuration,
+        data_revision=data_revision,
+        scope=scope,
+    )
     try:
-        spec = OpenSpec(
-            checkpoint=checkpoint,
-            data=data,
-            validation=validation,
-            test=test,
-            text_column=text_column,
-            label_column=label_column,
-            id_column=id_column,
-            scope=scope,
-        )
+        spec = OpenSpec(checkpoint=checkpoint, data=data, drop_broken=drop_broken, **options)
     except ValidationError as error:
         raise UserError(one_line(error)) from None
-    with tempfile.TemporaryDirectory() as temporary:
-        _show(finish(run(spec, Path(temporary))), json)
+    found = last(look(spec), Look)
+    if check and json:
+        emit(found.survey.model_dump(mode="json"))
+        return
+    for line in words(found.survey):  # the classes, before anything runs
+        print(line, file=sys.stdout if check else sys.stderr)
+    if not check:
+        with tempfile.TemporaryDirectory() as temporary:
+            _show(finish(make(spec, found, Path(temporary))), json)
 
 
 def mispredictions(
@@ -86,7 +125,7 @@ def mispredictions(
     rows: list[dict[str, Any]] = [
         {
             "id": row["id"],
-            "text": row["text"],
+            "text": row.get("text", ""),
             "label": names[row["label"]],
             "prediction": names[row["prediction"]],
             "confidence": float(row["confidence"]),

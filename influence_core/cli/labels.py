@@ -56,7 +56,7 @@ def labels_export(
 ) -> None:
     """Write current labels, or all events; CSV cells are safe to open in a spreadsheet."""
     found, store = Workspace.open(workspace), LabelStore()
-    texts = dict(zip(found.train["id"], found.train["text"], strict=True))
+    texts = dict(zip(found.train["id"], found.train["text"], strict=True)) if "text" in found.train else {}
     rows: Any = (
         store.history(found.data_fingerprint)
         if events

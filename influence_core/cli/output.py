@@ -5,12 +5,13 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from tqdm import tqdm
 
-from influence_core.events import Events, Progress, Result, Step
+from influence_core.errors import UserError
+from influence_core.events import Events, Progress, Result
 from influence_core.runs import registry
 from influence_core.specs import AnySpec
 
@@ -19,6 +20,7 @@ Checkpoint = Annotated[str | None, typer.Option(help="A checkpoint of the worksp
 Scope = Annotated[str | None, typer.Option(help="head, last:n or all (default: the workspace's).")]
 Name = Annotated[str, typer.Argument(metavar="W", help="A workspace's name, as open prints it.")]
 
+T = TypeVar("T")
 WIDTH = 72  # characters of a text in a table
 
 
@@ -49,7 +51,7 @@ def pairs(value: dict[str, Any]) -> None:
         print(f"{name}: {number(own)}")
 
 
-def follow(events: Events) -> Iterable[Step | Result]:
+def follow(events: Iterable[Progress | T]) -> Iterable[T]:
     """Show progress on standard error and yield everything else."""
     bar: tqdm[Any] | None = None
     phase = ""
@@ -78,10 +80,27 @@ def finish(events: Events) -> dict[str, Any]:
     raise RuntimeError("the run ended without a result")
 
 
+def last(events: Iterable[Progress | T], kind: type[T]) -> T:
+    """Run to the end, showing progress; return the one event of this kind."""
+    found = [event for event in follow(events) if isinstance(event, kind)]
+    return found[-1]
+
+
 def run_here(spec: AnySpec) -> dict[str, Any]:
     """Run a spec in this process to its end, showing progress; return the result's value."""
     with tempfile.TemporaryDirectory() as temporary:
         return finish(registry.start(spec, Path(temporary)))
+
+
+def named(pairs_given: Sequence[str] | None, option: str) -> dict[str, str] | None:
+    """Read NAME=VALUE texts; raises `UserError` for one without the sign."""
+    found = {}
+    for text in pairs_given or ():
+        name, equals, value = text.rpartition("=")
+        if not (equals and name):
+            raise UserError(f"{option} {text!r} is not of the form NAME=VALUE: write it so")
+        found[name] = value
+    return found or None
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ Run = Callable[[Any, Path], Events]
 
 ENTRY_POINTS = {
     "open": "influence_core.data.opening:run",
+    "check": "influence_core.data.opening:check",
     "predict": "influence_core.models.predict:run",
     "index": "influence_core.attribution.indexing:run",
     "rank": "influence_core.attribution.ranking:run",
