@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from influence_core.errors import StaleError, UserError
-from influence_core.fingerprints import key_hash
+from influence_core.fingerprints import companions_fingerprint, key_hash
 from influence_core.home import read_json, write_json
 
 if TYPE_CHECKING:
-    from influence_core.workspace import Workspace
+    from influence_core.workspace import Checkpoint, Workspace
 
 CODE_VERSION = 1  # raise it when the meaning of a stored number changes
 
@@ -70,5 +70,12 @@ def check_same(what: str, expected: str, found: str) -> None:
     if expected != found:
         raise StaleError(
             f"{what} has fingerprint {found[:16]}, but {expected[:16]} is recorded: "
-            "restore the original, or open it again as a new workspace"
+            "restore the original, or open it again: it comes in under another name"
         )
+
+
+def check_companions(entry: "Checkpoint") -> None:
+    """Refuse a checkpoint whose tokenizer, image processor or configuration is not the one that was recorded."""
+    if entry.companions:
+        what = f"the tokenizer or configuration of checkpoint {entry.name} changed: it"
+        check_same(what, entry.companions, companions_fingerprint(Path(entry.path)))

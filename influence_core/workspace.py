@@ -2,10 +2,11 @@
 
 import datetime
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from influence_core.artefacts import CODE_VERSION, Artefacts
-from influence_core.data.dataset import Dataset, places_of
+from influence_core.data.arrow import BLOCK
+from influence_core.data.dataset import Dataset, places_of, words_column
 from influence_core.data.pictures import decode
 from influence_core.errors import UserError
-from influence_core.fingerprints import tensors_fingerprint
+from influence_core.fingerprints import companions_fingerprint, tensors_fingerprint
 from influence_core.home import folder, read_json, write_json
 from influence_core.in_process import InProcess
 from influence_core.labels.events import LabelEvent, Verdict
@@ -27,6 +29,7 @@ from influence_core.preparation import Kind, Preparation
 from influence_core.specs import PredictSpec, Split
 
 WEIGHTS = "model.safetensors"
+ABOUT = ("name", "scope", "data", "created")  # what a workspace.json says
 DEMOS = ("demo:movie-reviews", "demo:fashion-mnist")
 
 
@@ -41,6 +44,7 @@ class Checkpoint(BaseModel):
     preparation: Preparation = Preparation()  # of its inputs
     path: str  # the model's own folder, readable by plain transformers
     fingerprint: str  # of its tensors
+    companions: str = ""  # of its configuration, tokenizer and image processor; "" where nobody recorded it
     created: str
     accuracy: dict[str, float] = {}  # share of right predictions, by split
     optimizer: dict[str, Any] | None = None  # settings, and "state": file name, where known
@@ -48,9 +52,9 @@ class Checkpoint(BaseModel):
 
     @property
     def key(self) -> dict[str, Any]:
-        """Return what everything computed with it depends on: its tensors, and how inputs are prepared."""
-        prepared = self.preparation.key
-        return {"checkpoint": self.fingerprint, **({"preparation": prepared} if prepared else {})}
+        """Return what everything computed with it depends on: its tensors, what lies beside them, the preparation."""
+        further = {"companions": self.companions, "preparation": self.preparation.key}
+        return {"checkpoint": self.fingerprint, **{name: value for name, value in further.items() if value}}
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Workspace(InProcess):
     """One dataset (ids, inputs, original labels) and a tree of checkpoints."""
 
     def __init__(self, path: Path) -> None:
-        about = read_json(path / "workspace.json")
+        about = read_about(path / "workspace.json")
         self.path = path
         self.name: str = about["name"]
         self.scope: str = about["scope"]
@@ -98,8 +102,8 @@ class Workspace(InProcess):
         """Names of all workspaces, in order of making."""
         found = []
         for file in folder("workspaces").glob("[!.]*/workspace.json"):  # not those that are being put together
-            with suppress(UserError, KeyError, TypeError):  # a damaged one must not hide the others
-                about = read_json(file)
+            with suppress(UserError):  # a damaged one must not hide the others
+                about = read_about(file)
                 found.append((about["created"], about["name"]))
         return [name for _, name in sorted(found)]
 
@@ -188,9 +192,17 @@ class Workspace(InProcess):
         frame = self.dataset.splits[split]
         return int((frame["gold"] if "gold" in frame else frame["label"]).iloc[row])
 
-    def original_labels(self) -> dict[str, str]:
-        """Return the training rows' own labels, by id."""
-        return {e: self.label_names[label] for e, label in zip(self.train["id"], self.train["label"], strict=True)}
+    def original_labels(self, examples: Iterable[str]) -> dict[str, str]:
+        """Return the own labels of those ids that are training rows."""
+        rows = {example: row for example, (split, row) in self.places(examples).items() if split == "train"}
+        return {example: self.label_names[self.train["label"].iloc[row]] for example, row in rows.items()}
+
+    def training_rows(self) -> Iterator[tuple[str, str, str]]:
+        """Yield (id, text or image file's name, own label) of each training row, a block of them in memory."""
+        for start in range(0, len(self.train), BLOCK):
+            block = self.train.iloc[start : start + BLOCK]
+            texts = repeat("", len(block)) if (column := words_column(block)) is None else block[column]
+            yield from zip(block["id"], texts, (self.label_names[label] for label in block["label"]), strict=True)
 
     def label_index(self, name: str) -> int:
         """Return the class number of a label's name."""
@@ -278,13 +290,14 @@ class Workspace(InProcess):
         path = self.path / "checkpoints" / name
         weights = (model or draft or path).resolve() / WEIGHTS
         home, fingerprint = (model or path).resolve(), tensors_fingerprint(weights)
+        fields["companions"] = companions_fingerprint(weights.parent)
         entry = Checkpoint(name=name, path=str(home), fingerprint=fingerprint, created=now(), **fields)
         write_json((draft or path) / "manifest.json", entry.model_dump())
         return entry
 
-    def move_checkpoint(self, name: str, model: Path) -> Checkpoint:
-        """Record that a checkpoint's model now lies in another folder (its tensors are the same)."""
-        entry = self.checkpoint(name).model_copy(update={"path": str(model.resolve())})
+    def change_checkpoint(self, name: str, **fields: Any) -> Checkpoint:
+        """Record what is known now of a checkpoint: that its model lies elsewhere, its optimizer, notes."""
+        entry = self.checkpoint(name).model_copy(update=fields)
         write_json(self.path / "checkpoints" / name / "manifest.json", entry.model_dump())
         return entry
 
@@ -348,6 +361,14 @@ class Workspace(InProcess):
         frame = self.examples(split, checkpoint)
         wrong = frame[frame["prediction"] != frame["label"]]
         return wrong.sort_values("confidence", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def read_about(file: Path) -> dict[str, Any]:
+    """Read a ``workspace.json``; raises `UserError` for one that is missing, damaged or lacks what it must say."""
+    about = read_json(file)
+    if not isinstance(about, dict) or not all(isinstance(about.get(name), str) for name in ABOUT):
+        raise UserError(f"{file} is damaged (it must say {', '.join(ABOUT)}): delete {file.parent} and open it again")
+    return about
 
 
 def now() -> str:

@@ -74,6 +74,7 @@ class Classifier:
         self.module = module.eval().requires_grad_(False)
         self.label_names = tuple(label_names)
         self.layout = layout
+        self.companions = ""  # fingerprint of the files beside its weights, where it was loaded from such
         self._scopes = dict(scopes or {})
 
     @property

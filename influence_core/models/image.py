@@ -137,27 +137,33 @@ def load_image(folder: Path, label_names: Sequence[str]) -> ImageClassifier:
     if config.get("model_type") == TORCHVISION:
         module = torchvision_models.resnet(folder, config)
         channels = next(module.parameters()).shape[1]
-        mean, std = torchvision_models.normalisation(config)
+        mean, std = torchvision_models.normalisation(config, channels)
         prepare = torchvision_models.preparation(config, _each(folder, mean, channels), _each(folder, std, channels))
     else:
         module, processor = pretrained.model(folder, "image"), pretrained.image_processor(folder)
         channels = getattr(module.config, "num_channels", 3)
         normalises = getattr(processor, "do_normalize", True)
         mean, std = (processor.image_mean, processor.image_std) if normalises else ((0.0,), (1.0,))
-        prepare = _processed_by(processor)
+        prepare = _processed_by(folder, processor)
     return ImageClassifier(module, label_names, _each(folder, mean, channels), _each(folder, std, channels), prepare)
 
 
-def _processed_by(processor: Any) -> Prepare:
+def _processed_by(folder: Path, processor: Any) -> Prepare:
     def prepare(images: Sequence[Image.Image]) -> Sequence[np.ndarray]:
-        return [np.asarray(item, dtype=np.float32) for item in processor(images=list(images))["pixel_values"]]
+        with pretrained.in_one_line(folder, "image processor"):
+            return [np.asarray(item, dtype=np.float32) for item in processor(images=list(images))["pixel_values"]]
 
     return prepare
 
 
 def _each(folder: Path, values: Any, channels: int) -> tuple[float, ...]:
     """Return one number for each channel."""
-    given = tuple(float(value) for value in (values if isinstance(values, (list, tuple)) else (values,)))
+    try:
+        given = tuple(float(value) for value in (values if isinstance(values, (list, tuple)) else (values,)))
+    except (TypeError, ValueError):
+        raise UserError(
+            f"the image processor in {folder} says {str(values)[:60]} of image_mean or image_std: give numbers"
+        ) from None
     given = given * channels if len(given) == 1 else given
     if len(given) != channels or channels not in MODES:
         raise UserError(

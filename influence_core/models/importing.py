@@ -6,39 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from influence_core.checkpoints.configs import CIFAR, TORCHVISION, label_words, read_config
+from influence_core.checkpoints.configs import CIFAR, TORCHVISION, read_config
 from influence_core.checkpoints.links import refuse_links_out
+from influence_core.checkpoints.preparing import preparation_of
 from influence_core.checkpoints.recorded import STATE, TRAINER_STATE, UnusableStateError, recorded
 from influence_core.checkpoints.sources import Weights, weights_of
 from influence_core.checkpoints.tensor_headers import safetensors_headers
 from influence_core.errors import UserError
+from influence_core.fingerprints import companions
 from influence_core.home import write_json
 from influence_core.models import pretrained
 from influence_core.models.fitting import empty, refuse_not_finite, unmatched
 from influence_core.models.optimizer_file import convert, fits
+from influence_core.models.scanned import load_scanned
 from influence_core.preparation import Kind, Preparation
 from influence_core.specs import Sources
 from influence_core.survey import CheckpointFound
 from influence_core.workspace import WEIGHTS
-
-# What a folder holds besides configuration and weights that a loader reads.
-COMPANIONS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "preprocessor_config.json",
-    "processor_config.json",
-)
 
 
 @dataclass(frozen=True)
@@ -75,7 +62,7 @@ def import_checkpoint(found: CheckpointFound, spec: Sources, place: Path, label_
     refuse_not_finite(path / WEIGHTS)
     if config.get("model_type") != TORCHVISION and unmatched(module, weights.headers):
         pretrained.model(path, found.kind)  # refuses where its tensors' older names do not cover the model either
-    preparation = _preparation(found, spec, config, label_names)
+    preparation = preparation_of(found, spec, label_names)
     optimizer, notes = (None, {}) if source.is_file() else _optimizer(source, module, path, place)
     return Imported(path, found.kind, preparation, optimizer, notes)
 
@@ -99,9 +86,9 @@ def _copy(source: Path, config: dict[str, Any], kind: Kind, weights: Weights, mo
         write_json(place / "config.json", config)
     else:
         pretrained.model(source, kind, safe=weights.safe).save_pretrained(place, max_shard_size="1000TB")
-    for name in COMPANIONS if source.is_dir() else ():
-        if (source / name).is_file():
-            shutil.copyfile(source / name, place / name)
+    for file in companions(source) if source.is_dir() else ():
+        if file.name != "config.json":
+            shutil.copyfile(file, place / file.name)
 
 
 def _copy_state_dict(weights: Weights, module: nn.Module, place: Path) -> None:
@@ -115,34 +102,8 @@ def _copy_state_dict(weights: Weights, module: nn.Module, place: Path) -> None:
     known = module.state_dict().keys()
     if odd := weights.headers.keys() - known:
         raise UserError(f"{file} holds {min(odd)!r}, which the architecture does not have: give its own state dict")
-    saved = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    saved = load_scanned(file)
     save_file({name: value.detach().contiguous().clone() for name, value in saved.items()}, place / WEIGHTS)
-
-
-def _preparation(
-    found: CheckpointFound, spec: Sources, config: dict[str, Any], label_names: Sequence[str]
-) -> Preparation:
-    """Return the spec's choices over what configuration and training record."""
-    if found.kind == "image":
-        return Preparation()
-    recorded_prefix = config.get("prefix")
-    prefix = spec.prefix if spec.prefix is not None else recorded_prefix if isinstance(recorded_prefix, str) else ""
-    words: tuple[str, ...] = ()
-    if found.kind == "seq2seq":
-        if unknown := spec.label_words.keys() - set(label_names):
-            raise UserError(
-                f"a label word is given for {min(unknown)!r}, the classes are {', '.join(label_names)}: correct it"
-            )
-        own = {**label_words(config), **spec.label_words}
-        words = tuple(own.get(name, name) for name in label_names)
-    elif spec.label_words:
-        raise UserError(
-            f"label words are given, but {found.path} is a {found.family} with outputs of its own: leave them out"
-        )
-    recipe = None if Path(found.path).is_file() else recorded(Path(found.path)).recipe
-    trained = recipe.get("max_length") if isinstance(recipe, dict) else None
-    length = spec.max_length or (trained if isinstance(trained, int) else None)
-    return Preparation(max_length=length, prefix=prefix, label_words=words)
 
 
 def _optimizer(

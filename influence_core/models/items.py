@@ -1,5 +1,6 @@
 """Encoded examples that take little memory, and columns read a block at a time."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, overload
 
@@ -15,7 +16,25 @@ def blocks(raw: Any, size: int = BLOCK) -> Iterator[list[Any]]:
         yield list(column[start : start + size])
 
 
-class Tokens(Sequence[np.ndarray]):
+class Items(Sequence[np.ndarray]):
+    """N arrays by number or slice; negative numbers count from the end, those outside are refused."""
+
+    @abstractmethod
+    def item(self, row: int) -> np.ndarray:
+        """Return one of them, 0 ≤ row < N."""
+
+    @overload
+    def __getitem__(self, row: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[np.ndarray]: ...
+
+    def __getitem__(self, row: int | slice) -> np.ndarray | list[np.ndarray]:
+        rows = range(len(self))[row]
+        return self.item(rows) if isinstance(rows, int) else [self.item(each) for each in rows]
+
+
+class Tokens(Items):
     """N texts as token ids, in one flat array; a text is a view into it, [T] int32."""
 
     def __init__(self, values: np.ndarray, offsets: np.ndarray) -> None:
@@ -42,20 +61,12 @@ class Tokens(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @overload
-    def __getitem__(self, row: int) -> np.ndarray: ...
-
-    @overload
-    def __getitem__(self, row: slice) -> list[np.ndarray]: ...
-
-    def __getitem__(self, row: int | slice) -> np.ndarray | list[np.ndarray]:
-        if isinstance(row, slice):
-            return [self[each] for each in range(*row.indices(len(self)))]
-        row = range(len(self))[row]  # counts negative ones from the end, refuses those outside
+    def item(self, row: int) -> np.ndarray:
+        """Return a view of one text's token ids."""
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
 
-class Lazy(Sequence[np.ndarray]):
+class Lazy(Items):
     """N raw inputs, encoded each time they are looked at."""
 
     def __init__(self, raw: Any, encode: Callable[[int, Any], np.ndarray]) -> None:
@@ -66,14 +77,6 @@ class Lazy(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return self.length
 
-    @overload
-    def __getitem__(self, row: int) -> np.ndarray: ...
-
-    @overload
-    def __getitem__(self, row: slice) -> list[np.ndarray]: ...
-
-    def __getitem__(self, row: int | slice) -> np.ndarray | list[np.ndarray]:
-        if isinstance(row, slice):
-            return [self[each] for each in range(*row.indices(self.length))]
-        row = range(self.length)[row]
+    def item(self, row: int) -> np.ndarray:
+        """Encode one input."""
         return self.encode(row, self.column[row])

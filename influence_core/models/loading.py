@@ -9,8 +9,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from influence_core.artefacts import check_same
+from influence_core.artefacts import check_companions, check_same
 from influence_core.checkpoints.configs import class_names, read_config
+from influence_core.checkpoints.links import refuse_links_out
 from influence_core.errors import UserError
 from influence_core.fingerprints import tensors_fingerprint
 from influence_core.models.classifier import Classifier, Rows, Scope
@@ -36,11 +37,14 @@ def load(workspace: Workspace, checkpoint: str | None = None) -> Classifier:
     """Return the checkpoint's classifier, in eval mode on the best device.
 
     Callers pass changed parameters as arguments and never write into the module, so one classifier
-    serves every run of a process. Raises `StaleError` when the weights are not those recorded.
+    serves every run of a process. Raises `StaleError` when the weights, or what lies beside them, are not those
+    recorded.
     """
     entry = workspace.checkpoint(checkpoint)
-    check_same(f"checkpoint {entry.name}", entry.fingerprint, tensors_fingerprint(Path(entry.path) / WEIGHTS))
-    return load_folder(Path(entry.path), entry.fingerprint, workspace.label_names, entry.kind, entry.preparation)
+    path = Path(entry.path)
+    check_same(f"checkpoint {entry.name}", entry.fingerprint, tensors_fingerprint(path / WEIGHTS))
+    check_companions(entry)
+    return load_folder(path, entry.fingerprint, workspace.label_names, entry.kind, entry.preparation, entry.companions)
 
 
 @lru_cache(maxsize=2)
@@ -50,11 +54,13 @@ def load_folder(
     label_names: tuple[str, ...],
     kind: Kind = "text",
     preparation: Preparation = PLAIN,
+    companions: str = "",
 ) -> Classifier:
-    """Return the classifier of a checkpoint folder; the fingerprint of its tensors makes a changed one a new one.
+    """Return the classifier of a checkpoint folder; a changed one, by its two fingerprints, is a new one.
 
     Raises `UserError` for a folder that became unsafe, does not fit, or has other classes than ``label_names``.
     """
+    refuse_links_out(path)
     config = read_config(path)
     found = class_names(config)
     if kind != "seq2seq" and len(found) != len(label_names):
@@ -69,6 +75,7 @@ def load_folder(
         classifier = load_t5(path, label_names, preparation)
     else:
         classifier = load_text(path, label_names, preparation)
+    classifier.companions = companions
     classifier.module.to(device())
     return classifier
 

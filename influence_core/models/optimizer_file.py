@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from influence_core.checkpoints.recorded import STATE, TrainerGroups, UnusableStateError, trainer_groups
 from influence_core.checkpoints.tensor_headers import Headers
+from influence_core.models.scanned import load_scanned
 
 # What the Trainer of transformers 5 decays: no layer norm's parameters, and no name with one of these.
 UNDECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
@@ -24,7 +25,7 @@ def convert(file: Path, module: nn.Module, place: Path) -> tuple[str, ...]:
     """
     groups = trainer_groups(file)  # scans the file
     names = _names(file, groups, module)
-    saved = torch.load(file, map_location="cpu", weights_only=True, mmap=True)["state"]
+    saved = load_scanned(file)["state"]
     steps = {float(held["step"]) for held in saved.values() if "step" in held}
     if len(steps) > 1:
         raise UnusableStateError(_said(file, f"its parameters have had {sorted(steps)} updates, not all the same"))
@@ -41,10 +42,10 @@ def convert(file: Path, module: nn.Module, place: Path) -> tuple[str, ...]:
 
 
 def fits(headers: Headers, module: nn.Module) -> bool:
-    """Say whether a state's tensors are moments of the module's parameters."""
+    """Say whether a state's tensors are moments of the module's parameters (plain SGD has none)."""
     shapes = {name: tuple(value.shape) for name, value in module.named_parameters()}
     moments = [key.partition(".") for key in headers if key != "step" and not key.startswith("buffers.")]
-    return bool(moments) and all(headers[f"{kind}.{name}"].shape == shapes.get(name) for kind, _, name in moments)
+    return "step" in headers and all(headers[f"{kind}.{name}"].shape == shapes.get(name) for kind, _, name in moments)
 
 
 def _names(file: Path, groups: TrainerGroups, module: nn.Module) -> dict[int, str]:

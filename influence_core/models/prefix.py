@@ -158,6 +158,8 @@ def store_key(workspace: Workspace, suffix: Suffix, split: Split) -> dict[str, A
         "prefix": getattr(suffix.whole, "prefix", ""),
         "dtype": str(suffix.whole.dtype),
         "code": CODE_VERSION,
+        # the tokenizer or image processor, and what the configuration makes of equal tensors
+        **({"companions": suffix.whole.companions} if suffix.whole.companions else {}),
     }
 
 

@@ -35,7 +35,7 @@ def model(folder: Path, kind: Kind, *, safe: bool = True) -> Any:
     derivative that curvature and tangents need on every device (DESIGN, Numerics 5). Raises
     `UserError` for weights that do not fit the configuration: transformers would fill them in at random.
     """
-    with _in_one_line(folder, "model"):
+    with in_one_line(folder, "model"):
         module, about = auto_class(kind).from_pretrained(
             folder,
             attn_implementation="eager",
@@ -58,7 +58,7 @@ def empty_model(folder: Path, kind: Kind) -> Any:
     """Build the model of a folder's configuration without memory for its weights."""
     from transformers import AutoConfig
 
-    with _in_one_line(folder, "model"), torch.device("meta"):
+    with in_one_line(folder, "model"), torch.device("meta"):
         config = AutoConfig.from_pretrained(folder, **LOCAL)
         return auto_class(kind).from_config(config, attn_implementation="eager", trust_remote_code=False)
 
@@ -67,7 +67,7 @@ def tokenizer(folder: Path) -> Any:
     """Load a folder's tokenizer."""
     from transformers import AutoTokenizer
 
-    with _in_one_line(folder, "tokenizer"):
+    with in_one_line(folder, "tokenizer"):
         return AutoTokenizer.from_pretrained(folder, **LOCAL)
 
 
@@ -75,14 +75,18 @@ def image_processor(folder: Path) -> Any:
     """Load a folder's image processor."""
     from transformers import AutoImageProcessor
 
-    with _in_one_line(folder, "image processor"):
+    with in_one_line(folder, "image processor"):
         load: Any = AutoImageProcessor.from_pretrained
         return load(folder, **LOCAL)
 
 
 @contextmanager
-def _in_one_line(folder: Path, what: str) -> Iterator[None]:
-    """Turn what transformers raises for a folder that does not fit into a `UserError`."""
+def in_one_line(folder: Path, what: str) -> Iterator[None]:
+    """Turn what transformers raises for a folder that does not fit into a `UserError`; its progress bars are off."""
+    import transformers
+
+    quiet: Any = transformers.utils.logging
+    quiet.disable_progress_bar()
     try:
         yield
     except UserError:

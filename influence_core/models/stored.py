@@ -1,16 +1,17 @@
 """The frozen part's outputs on disk: one array a row, memory-mapped, written shard by shard."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, overload
+from typing import IO, Any
 
 import numpy as np
 
 from influence_core.errors import UserError
 from influence_core.home import read_json, write_json
+from influence_core.models.items import Items
 
 SHARD = 1000  # rows whose completion is recorded together
 VALUES = "values.bin"
@@ -30,7 +31,7 @@ class Form:
         return int(np.prod(self.width)) * np.dtype(self.dtype).itemsize
 
 
-class Outputs(Sequence[np.ndarray]):
+class Outputs(Items):
     """N rows as views into the file; nothing is read before it is used."""
 
     def __init__(self, values: np.ndarray, offsets: np.ndarray, ragged: bool) -> None:
@@ -41,16 +42,8 @@ class Outputs(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @overload
-    def __getitem__(self, row: int) -> np.ndarray: ...
-
-    @overload
-    def __getitem__(self, row: slice) -> list[np.ndarray]: ...
-
-    def __getitem__(self, row: int | slice) -> np.ndarray | list[np.ndarray]:
-        if isinstance(row, slice):
-            return [self[each] for each in range(*row.indices(len(self)))]
-        row = range(len(self))[row]  # counts negative ones from the end, refuses those outside
+    def item(self, row: int) -> np.ndarray:
+        """Return a view of one row's output."""
         found: np.ndarray = self.values[self.offsets[row] : self.offsets[row + 1]] if self.ragged else self.values[row]
         return found
 

@@ -57,9 +57,14 @@ def resnet(folder: Path, config: dict[str, Any]) -> nn.Module:
     return module.float()
 
 
-def normalisation(config: dict[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
-    """Return mean and deviation of each channel, of values in [0, 1]: the configuration's, else those of its stem."""
-    mean, std = NORMALISED[is_cifar(config)]
+def normalisation(config: dict[str, Any], channels: int) -> tuple[Sequence[float], Sequence[float]]:
+    """Return mean and deviation of each channel, of values in [0, 1]: the configuration's, else those of its stem.
+
+    Those of a stem are of three channels; a model of one channel gets their averages.
+    """
+    mean, std = (
+        each if channels == len(each) else (sum(each) / len(each),) * channels for each in NORMALISED[is_cifar(config)]
+    )
     return config.get("image_mean") or mean, config.get("image_std") or std
 
 
