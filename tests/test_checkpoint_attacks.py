@@ -86,7 +86,7 @@ def test_a_pickle_that_would_write_a_file_does_not(folder, tmp_path, name):
         torch.save({"payload": Payload(written)}, folder / name)
         path = folder / name if name == "weights.pt" else folder
     with pytest.raises(UserError, match=r"imports (io|_io|builtins|__builtin__)\.open, which could run code"):
-        look(path, architecture="resnet18")
+        look(path, architecture="resnet18" if path.is_file() else None)
     assert not written.exists()
     torch.load(folder / name, weights_only=False)  # the payload is live: it was refused, not broken
     assert written.exists()

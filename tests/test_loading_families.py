@@ -251,7 +251,7 @@ def test_prefix_length_and_label_words_are_the_specs_over_the_checkpoints(saved,
     assert reordered.preparation.label_words == ("good", "bad")
     with pytest.raises(UserError, match="does not know the label word 'excellent'"):
         load(saved["t5"], tmp_path / "place", label_words={"positive": "excellent"})
-    with pytest.raises(UserError, match="2 classes share 1 label words"):
+    with pytest.raises(UserError, match="'negative' and 'positive' have the same label word 'bad'"):
         load(saved["t5"], tmp_path / "place", label_words={"positive": "bad"})
     with pytest.raises(UserError, match="label word is given for 'neutral'"):
         load(saved["t5"], tmp_path / "place", label_words={"neutral": "fine"})

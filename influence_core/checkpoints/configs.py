@@ -3,6 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from influence_core.checkpoints.processors import (
+    entries,
+    refuse_large_pictures,
+    refuse_odd_normalisation,
+    refuse_other_files,
+)
 from influence_core.checkpoints.tensor_headers import read_limited
 from influence_core.errors import UserError
 from influence_core.preparation import Kind
@@ -10,9 +16,12 @@ from influence_core.preparation import Kind
 TORCHVISION = "torchvision"
 CIFAR = "-cifar"  # ends an architecture whose first convolution is 3×3, without max-pool
 PROCESSOR = "preprocessor_config.json"
-CHECKED = ("config.json", "tokenizer_config.json", PROCESSOR, "processor_config.json", "generation_config.json")
+PROCESSORS = (PROCESSOR, "processor_config.json")
+CHECKED = ("config.json", "tokenizer_config.json", *PROCESSORS, "generation_config.json")
+CLASSES = 65_536  # more than any real classifier has
 # Largest values of a configuration's integers, by a part of the name, the first that fits: no real model has more.
 BOUNDS = {
+    "num_labels": CLASSES,
     "vocab": 4_000_000,
     "position": 100_000_000,
     **dict.fromkeys(("layer", "depth", "stage", "block", "group"), 512),  # a list's sum
@@ -28,15 +37,13 @@ KNOWN: dict[str, Kind] = {
     "resnet": "image",
     TORCHVISION: "image",
 }
-PICTURE = 4096  # pixels of a side that a processor may resize to
-CROP = 0.1  # the smallest share that it may crop to
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Read a checkpoint folder's ``config.json``, and hold all its configurations against what is safe.
 
-    Raises `UserError` for a folder that is no checkpoint, code of its own (``auto_map``), an adapter,
-    quantised weights, and integers that no real model has.
+    Raises `UserError` for a folder that is no checkpoint, code of its own (``auto_map``), other files in its
+    configurations' place, an adapter, quantised weights, and integers that no real model has.
     """
     if not (folder / "config.json").is_file():
         raise UserError(
@@ -45,27 +52,35 @@ def read_config(folder: Path) -> dict[str, Any]:
     for name in CHECKED:
         if (file := folder / name).is_file():
             found = read_limited(file)
-            if "auto_map" in _keys(found) or "custom_pipelines" in found:
+            if "auto_map" in (name for name, _ in entries(found)) or "custom_pipelines" in found:
                 raise UserError(
                     f"{file} asks to run code of its own (auto_map): such checkpoints are refused, "
                     "use a standard architecture"
                 )
+            refuse_other_files(file, found)
+            if name in PROCESSORS:
+                refuse_large_pictures(file, found)
     if (folder / "adapter_config.json").exists():
         raise UserError(f"{folder} holds an adapter (adapter_config.json): merge it into its model and save that")
     config = read_limited(folder / "config.json")
     if config.get("quantization_config"):
         raise UserError(f"{folder} holds quantised weights: save the checkpoint in float32 or half precision")
     _refuse_out_of_bounds(folder / "config.json", config)
-    if (folder / PROCESSOR).is_file():
-        _refuse_large_pictures(folder / PROCESSOR, read_limited(folder / PROCESSOR))
-    _refuse_large_pictures(folder / "config.json", {"size": config.get("image_size")})
+    refuse_large_pictures(folder / "config.json", {"size": config.get("image_size")})
+    if config.get("model_type") == TORCHVISION:
+        refuse_odd_normalisation(folder / "config.json", config)
     return config
 
 
 def kind_of(folder: Path, config: dict[str, Any]) -> Kind:
     """Return what kind of classifier a configuration describes; raises `UserError` for what is none."""
-    family, architectures = str(config.get("model_type")), [str(name) for name in config.get("architectures") or ()]
-    architecture = architectures[0] if architectures else ""
+    family, architectures = str(config.get("model_type")), config.get("architectures") or [""]
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        raise UserError(
+            f"the configuration in {folder} says architectures = {str(architectures)[:60]}, not a list of names: "
+            "correct it"
+        )
+    architecture = architectures[0]
     if architecture.endswith("ForSequenceClassification") and family not in ("t5", "mt5", "umt5"):
         return "text"
     if architecture.endswith("ForImageClassification"):
@@ -82,14 +97,23 @@ def kind_of(folder: Path, config: dict[str, Any]) -> Kind:
 
 
 def class_names(config: dict[str, Any]) -> list[str]:
-    """Class names of a configuration, in order of the logits; raises `UserError` where they are not 0, 1, 2, …."""
-    names = config.get("id2label")
-    count = config.get("num_labels", 2)
+    """Class names of a configuration, in order of the logits.
+
+    Raises `UserError` where they are not 0, 1, 2, …, too many, or others in number than it says itself.
+    """
+    names, count = config.get("id2label"), config.get("num_labels")
+    if count is not None and not (isinstance(count, int) and 1 <= count <= CLASSES):
+        raise UserError(f"the configuration says num_labels = {str(count)[:40]}: give 1 to {CLASSES:,}")
     if not names:
-        return [f"LABEL_{index}" for index in range(count if isinstance(count, int) and 0 < count < 65_536 else 2)]
+        return [f"LABEL_{index}" for index in range(2 if count is None else count)]
     if not isinstance(names, dict) or sorted(names, key=str) != sorted(map(str, range(len(names)))):
         raise UserError(
             f"the configuration's id2label {str(names)[:80]} does not number the classes 0, 1, 2, …: correct it"
+        )
+    if len(names) > CLASSES or (count is not None and count != len(names)):
+        raise UserError(
+            f"the configuration's id2label names {len(names):,} classes, its num_labels is {count}: correct it "
+            f"(at most {CLASSES:,} are read)"
         )
     found = [str(names[str(index)]) for index in range(len(names))]
     if len(set(found)) < len(found):
@@ -112,20 +136,6 @@ def label_words(config: dict[str, Any]) -> dict[str, str]:
     return {str(name): word for name, word in words.items()}
 
 
-def _keys(value: Any) -> set[str]:
-    """Return all keys, at any depth."""
-    found: set[str] = set()
-    left = [value]
-    while left:
-        part = left.pop()
-        if isinstance(part, dict):
-            found.update(part)
-            left += part.values()
-        elif isinstance(part, list):
-            left += part
-    return found
-
-
 def _refuse_out_of_bounds(file: Path, config: dict[str, Any]) -> None:
     for name, value in config.items():
         if isinstance(value, dict) and name.endswith("_config"):
@@ -135,14 +145,3 @@ def _refuse_out_of_bounds(file: Path, config: dict[str, Any]) -> None:
         found = max(sum(integers) if most == BOUNDS["layer"] else 0, *map(abs, integers)) if integers else 0
         if found > most:
             raise UserError(f"{file} says {name} = {str(value)[:60]}, above the {most:,} of any real model: not built")
-
-
-def _refuse_large_pictures(file: Path, settings: dict[str, Any]) -> None:
-    for name in ("size", "crop_size"):
-        given = settings.get(name)
-        for side in given.values() if isinstance(given, dict) else given if isinstance(given, list) else [given]:
-            if isinstance(side, (int, float)) and not 1 <= side <= PICTURE:
-                raise UserError(f"{file} asks for images of {side} pixels a side: give 1 to {PICTURE}")
-    share = settings.get("crop_pct")
-    if isinstance(share, (int, float)) and not CROP <= share <= 1:
-        raise UserError(f"{file} says crop_pct = {share}: give {CROP} to 1")

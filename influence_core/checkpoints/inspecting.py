@@ -19,7 +19,7 @@ from influence_core.checkpoints.configs import (
 )
 from influence_core.checkpoints.links import refuse_links_out
 from influence_core.checkpoints.recorded import CHECKPOINT, Recorded, recorded
-from influence_core.checkpoints.sources import weights_of
+from influence_core.checkpoints.sources import FILE_TYPES, weights_of
 from influence_core.checkpoints.tensor_headers import Headers, parameters_of
 from influence_core.errors import UserError
 from influence_core.preparation import Kind
@@ -80,6 +80,11 @@ def _folder(folder: Path, spec: Sources) -> CheckpointFound:
         if spec.architecture and spec.architecture.removesuffix(CIFAR) != architecture.removesuffix(CIFAR):
             raise UserError(f"{folder} is a {architecture}, not a {spec.architecture}: leave the architecture out")
         _check_torchvision(folder, architecture, is_cifar(config), weights.headers)
+    elif spec.architecture:
+        raise UserError(
+            f"the architecture {spec.architecture!r} is given, but {folder} says itself that it is a {family}: leave "
+            "the architecture out"
+        )
     elif kind == "image" and not (folder / PROCESSOR).is_file():
         raise UserError(
             f"{folder} has no {PROCESSOR}: save the checkpoint's image processor there (save_pretrained does)"
@@ -105,6 +110,12 @@ def _folder(folder: Path, spec: Sources) -> CheckpointFound:
 
 def _file(file: Path, spec: Sources) -> CheckpointFound:
     """A torchvision state dict without a configuration."""
+    beside = (file.parent / "config.json").is_file()
+    if file.suffix not in FILE_TYPES:
+        hint = f"the folder {file.parent}" if beside else "a folder, or a state dict as .safetensors or .pt"
+        raise UserError(f"{file} is no weights file: give {hint}")
+    if beside and not spec.architecture:
+        raise UserError(f"{file} is one file of a checkpoint: give its folder {file.parent}")
     if not spec.architecture:
         raise UserError(
             f"{file} is a weights file, which does not say of what model: give the architecture (resnet18, "

@@ -4,10 +4,7 @@ A pickle is a program. Before anything runs it, its opcodes and the names it imp
 the few that tensors need; the archive's records are held against the file's size.
 """
 
-import collections
-import io
 import math
-import pickle
 import pickletools
 import zipfile
 from collections.abc import Callable
@@ -19,6 +16,7 @@ from influence_core.checkpoints.tensor_headers import BYTES, Headers, TensorHead
 from influence_core.errors import UserError
 
 PICKLE_LIMIT = 32 * 2**20  # bytes of the program itself; a record of a thousand tensors takes 0.1 MB
+DIMENSIONS = 64  # that torch gives a tensor at most
 STORAGES = {
     "DoubleStorage": "F64",
     "FloatStorage": "F32",
@@ -33,13 +31,28 @@ STORAGES = {
 }
 REBUILD, PARAMETER = "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"
 ORDERED = "collections OrderedDict"
+# Operations that only put a value on the stack: their argument, or where they have none what is made here.
+VALUES: dict[str, Callable[[], Any]] = {
+    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "NONE"), lambda: None),
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+}
 GLOBALS = frozenset({REBUILD, PARAMETER, ORDERED, *(f"torch {name}" for name in STORAGES)})
 OPCODES = frozenset(
-    {"PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID", "NONE", "NEWTRUE", "NEWFALSE"}
-    | {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE"}
+    {"PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID", *VALUES}
     | {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "APPEND", "APPENDS", "SETITEM", "SETITEMS"}
     | {"BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"}
 )
+
+
+@dataclass(frozen=True)
+class _Name:
+    """Stands for something imported."""
+
+    text: str  # module and name, as GLOBALS has them
 
 
 @dataclass(frozen=True)
@@ -58,9 +71,8 @@ def read_saved(file: Path) -> Any:
     texts, for the format before 2020 (no zip), and for sizes that the file does not hold.
     """
     program, sizes = _archive(file)
-    _scan(file, program)
     try:
-        return _Headers(io.BytesIO(program), sizes).load()
+        return _run(file, program, sizes)
     except UserError:
         raise
     except Exception as error:  # a damaged program fails in as many ways as it has operations
@@ -115,70 +127,122 @@ def _archive(file: Path) -> tuple[bytes, dict[str, int]]:
         raise UserError(f"{file} is damaged ({error}): save the checkpoint again, as safetensors") from None
 
 
-def _scan(file: Path, program: bytes) -> None:
-    """Refuse a program that does or imports more than tensors need; nothing of it is executed."""
-    end = 0
-    try:
-        for opcode, argument, position in pickletools.genops(program):
-            if opcode.name not in OPCODES:
-                raise UserError(
-                    f"{file} is a pickle that uses {opcode.name}, which tensors do not need: it is not loaded"
-                )
-            if opcode.name == "GLOBAL" and argument not in GLOBALS:
-                shown = ".".join(str(argument).split())[:80]
-                raise UserError(f"{file} is a pickle that imports {shown}, which could run code: it is not loaded")
-            end = int(position or 0) + 1
-    except UserError:
-        raise
-    except Exception as error:  # pickletools raises what its readers raise
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{file} is damaged ({said}): save the checkpoint again, as safetensors") from None
+def _run(file: Path, program: bytes, sizes: dict[str, int]) -> Any:
+    """Go through a program with stand-ins for all that it imports; refuses what tensors do not need.
+
+    A machine of its own: what it puts together is never called, compared or hashed (hashing nested tuples
+    takes time exponential in the program's length).
+    """
+    machine, end = _Machine(sizes), 0
+    for opcode, argument, position in pickletools.genops(program):
+        if opcode.name not in OPCODES:
+            raise UserError(f"{file} is a pickle that uses {opcode.name}, which tensors do not need: it is not loaded")
+        if opcode.name == "GLOBAL" and argument not in GLOBALS:
+            shown = ".".join(str(argument).split())[:80]
+            raise UserError(f"{file} is a pickle that imports {shown}, which could run code: it is not loaded")
+        machine.do(opcode.name, argument)
+        end = int(position or 0) + 1
     if end != len(program):
         raise UserError(f"{file} has {len(program) - end} bytes behind its program: it is not loaded")
+    if len(machine.stack) != 1 or machine.marks:
+        raise ValueError("it does not end with one value")
+    return machine.stack[0]
 
 
-class _Headers(pickle.Unpickler):
-    """Runs a scanned program with harmless stand-ins for everything it imports."""
+class _Machine:
+    """The few operations of a pickle that tensors in dictionaries, lists and tuples need."""
 
-    def __init__(self, program: io.BytesIO, sizes: dict[str, int]) -> None:
-        super().__init__(program)
-        self.sizes = sizes
+    def __init__(self, sizes: dict[str, int]) -> None:
+        self.sizes = sizes  # of the archive's storage records, in bytes
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
 
-    def find_class(self, module: str, name: str, /) -> Any:
-        """Return the stand-in of one of GLOBALS."""
-        known: dict[str, Callable[..., Any]] = {
-            ORDERED: _Ordered,
-            REBUILD: _tensor,
-            PARAMETER: _parameter,
-        }
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name]
-        return known[f"{module} {name}"]
+    def do(self, name: str, argument: Any) -> None:
+        """Carry out one of OPCODES."""
+        if name in VALUES:
+            self.stack.append(VALUES[name]() if argument is None else argument)
+        elif name == "GLOBAL":
+            self.stack.append(_Name(argument))
+        elif name == "MARK":
+            self.marks.append(len(self.stack))
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = self.stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            self.stack.append(self.memo[argument])
+        elif name.startswith("TUPLE"):
+            self.stack.append(tuple(self._taken(None if name == "TUPLE" else int(name[-1]))))
+        elif name.startswith("APPEND"):
+            items = self._taken(None if name == "APPENDS" else 1)
+            self._last(list).extend(items)
+        elif name.startswith("SETITEM"):
+            items = self._taken(None if name == "SETITEMS" else 2)
+            if not all(isinstance(key, (str, int)) for key in items[::2]):
+                raise UserError("a dictionary of it has keys that are neither text nor numbers: it is not loaded")
+            self._last(dict).update(zip(items[::2], items[1::2], strict=True))
+        elif name == "BINPERSID":
+            self.stack.append(self._storage(*self._taken(1)[0]))
+        elif name == "REDUCE":
+            called, arguments = self._taken(2)
+            self.stack.append(_called(called, arguments))
+        elif name == "BUILD":
+            self._taken(1)  # a state dict's notes on versions, which are not used
 
-    def persistent_load(self, identity: Any, /) -> _Storage:
+    def _taken(self, count: int | None) -> list[Any]:
+        """Take so many values off the stack, or (None) those above the last mark."""
+        start = self.marks.pop() if count is None else len(self.stack) - count
+        if start < 0 or (count is not None and self.marks and start < self.marks[-1]):
+            raise ValueError("the stack is empty")
+        taken = self.stack[start:]
+        del self.stack[start:]
+        return taken
+
+    def _last(self, kind: type) -> Any:
+        """Return the value on top, which must be of a kind."""
+        if not isinstance(self.stack[-1], kind):
+            raise TypeError(f"a {type(self.stack[-1]).__name__} is used as a {kind.__name__}")
+        return self.stack[-1]
+
+    def _storage(self, kind: Any, name: Any, record: Any, _device: Any, count: Any) -> _Storage:
         """Return the memory that a tensor points at, held against its record's size."""
-        kind, dtype, record, _device, count = identity
-        if kind != "storage" or not isinstance(count, int) or not 0 <= count * BYTES[dtype] <= self.sizes[record]:
+        dtype = STORAGES[name.text.removeprefix("torch ")]
+        if kind != "storage" or not isinstance(record, str) or not isinstance(count, int):
+            raise TypeError("a tensor's memory is not named as torch.save does")
+        if not 0 <= count * BYTES[dtype] <= self.sizes[record]:
             raise UserError(
                 f"a tensor declares {count} numbers, more than the file holds: the checkpoint is not loaded"
             )
         return _Storage(dtype, record, count)
 
 
-class _Ordered(collections.OrderedDict[Any, Any]):
-    """An OrderedDict; a state dict's version notes are set on it and not used."""
+def _called(called: Any, arguments: Any) -> Any:
+    """Stand for a call of one of GLOBALS."""
+    if not isinstance(called, _Name) or not isinstance(arguments, tuple):
+        raise TypeError("something that is no name is called")
+    if called.text == ORDERED and not arguments:
+        return {}
+    if called.text == PARAMETER and isinstance(arguments[0], TensorHeader):
+        return arguments[0]
+    if called.text == REBUILD:
+        return _tensor(*arguments)
+    raise TypeError(f"{called.text} is called with other arguments than torch.save writes")
 
 
 def _tensor(
     storage: _Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_further: Any
 ) -> TensorHeader:
-    """Stand for ``torch._utils._rebuild_tensor_v2``; refuses a tensor larger than its memory."""
-    sound = all(isinstance(each, int) and each >= 0 for each in (offset, *shape, *stride)) and len(shape) == len(stride)
-    if not sound or offset + math.prod(shape) > storage.count:
+    """Stand for ``torch._utils._rebuild_tensor_v2``; refuses a tensor that is larger than its memory, or leaves it."""
+    numbers = (offset, *shape, *stride)
+    sound = len(shape) == len(stride) <= DIMENSIONS and all(isinstance(each, int) and each >= 0 for each in numbers)
+    if not sound:
+        raise TypeError("a tensor's shape and strides are none")
+    if offset + max(math.prod(shape), _reach(shape, stride)) > storage.count:
         raise UserError(f"a tensor declares shape {shape}, more than the file holds: the checkpoint is not loaded")
     return TensorHeader(storage.dtype, tuple(shape), storage.record)
 
 
-def _parameter(data: TensorHeader, *_further: Any) -> TensorHeader:
-    """Stand for ``torch._utils._rebuild_parameter``."""
-    return data
+def _reach(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
+    """Return how many numbers lie between a tensor's first and last one, these included."""
+    if 0 in shape:
+        return 0
+    return 1 + sum((length - 1) * step for length, step in zip(shape, stride, strict=True))

@@ -1,11 +1,11 @@
 """Where a checkpoint's weights lie and what they hold, before they are loaded. No torch."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from influence_core.checkpoints.pickles import state_dict_headers
+from influence_core.checkpoints.processors import PLAIN_NAME
 from influence_core.checkpoints.tensor_headers import (
     Headers,
     numbers_of,
@@ -19,7 +19,6 @@ from influence_core.workspace import WEIGHTS
 SAFE, SHARDED = WEIGHTS, "model.safetensors.index.json"
 PICKLED, PICKLED_SHARDS = "pytorch_model.bin", "pytorch_model.bin.index.json"
 FILE_TYPES = (".safetensors", ".pt", ".pth", ".bin")
-PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
