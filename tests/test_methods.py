@@ -1,6 +1,8 @@
 """Every method on a real tiny workspace, against slow and plain computations."""
 
+import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from influence_core.attribution.methods import METHODS
 from influence_core.attribution.projection import Projection
 from influence_core.attribution.ranking import largest
 from influence_core.attribution.tracin_multi import epochs, steepest
-from influence_core.errors import UserError
+from influence_core.errors import StaleError, UserError
 from influence_core.estimates import estimate
 from influence_core.models.loading import rows_of
 from influence_core.settings import METHOD_NAMES, METHOD_WORDS, SETTINGS
@@ -91,13 +93,14 @@ def test_tracin_multi_picks_the_checkpoints_before_which_the_loss_fell_most(open
     assert steepest([3.0, 1.0, 0.9, 0.3], 2) == [1, 3]
     assert steepest([3.0, 1.0, 0.9, 0.3], 9) == [0, 1, 2, 3]
     assert steepest([1.0, 2.0], 1) == [1]
-    with pytest.raises(UserError, match="two or more checkpoints"):
-        opened.rank(wrong["id"], method="tracin-multi")
     keep_epochs(opened, [0.3, 0.1])
-    spec = RankSpec(workspace=opened.name, example=wrong["id"], method="tracin-multi", settings={"count": 1})
+    with pytest.raises(UserError, match=r"two or more checkpoints .* tiny-bert has no others"):
+        opened.rank(wrong["id"], method="tracin-multi")  # of the first checkpoint, which is of no training
+    own = {"workspace": opened.name, "checkpoint": "epoch-2", "example": wrong["id"]}
+    spec = RankSpec(**own, method="tracin-multi", settings={"count": 1})
     assert opened.ready(spec) is None
     before = estimate(opened, spec).seconds
-    ranking = opened.rank(wrong["id"], method="tracin-multi", settings={"count": 1})
+    ranking = opened.rank(wrong["id"], checkpoint="epoch-2", method="tracin-multi", settings={"count": 1})
     losses = [opened.predictions("train", f"epoch-{number}")["loss"].mean() for number in (1, 2)]
     best = ranking.notes["checkpoints"]
     assert best == ["epoch-2"]  # the first has no fall before it
@@ -360,10 +363,19 @@ def test_self_influence_over_checkpoints_has_the_rates_of_the_scores(opened):
 
 
 def test_one_training_is_the_checkpoints_of_one_recipe_in_order_of_their_epochs(opened):
-    assert epochs(opened) == []
+    assert epochs(opened, None) == []
     keep_epochs(opened, [0.3, 0.1, 0.2])
     opened.add_checkpoint("other", model=Path(opened.checkpoint().path), notes={"recipe": "another", "epoch": 1})
-    assert [entry.name for entry in epochs(opened)] == ["epoch-1", "epoch-2", "epoch-3"]
+    assert [entry.name for entry in epochs(opened, "epoch-2")] == ["epoch-1", "epoch-2", "epoch-3"]
+    assert [entry.name for entry in epochs(opened, "other")] == ["other"]
+    # the training was run again into the same folder: what was opened as its second epoch is gone
+    weights = Path(opened.checkpoint("epoch-2").path) / "model.safetensors"
+    moved = {name: value * 2 for name, value in load_file(weights).items()}
+    save_file(moved, weights, metadata={"format": "pt"})
+    os.utime(weights, (time.time() + 60, time.time() + 60))
+    assert [entry.name for entry in epochs(opened, "epoch-3")] == ["epoch-1", "epoch-3"]
+    with pytest.raises(StaleError, match="under another name"):
+        opened.predict("test", "epoch-2")
 
 
 def test_what_the_checkpoint_records_of_its_optimizer_is_in_the_keys(opened, wrong):

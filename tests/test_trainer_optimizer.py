@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from influence_core.attribution.tracin import TracIn
 from influence_core.checkpoints.inspecting import inspect
 from influence_core.errors import UserError
-from influence_core.home import write_json
+from influence_core.home import read_json, write_json
 from influence_core.models.classifier import Classifier, Rows
 from influence_core.models.importing import Imported, import_checkpoint
 from influence_core.models.loading import load_folder
@@ -237,6 +237,22 @@ def test_a_trainers_checkpoint_without_its_optimizer_still_tells_rates(saved, tm
     assert optimizer_of(entry).kind == "adam"
 
 
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_rate_of_zero_at_the_end_of_a_schedule_is_not_the_rate_of_the_training(saved, tmp_path, logged):
+    """The optimizer says 0 after its last step; times that, every score would be 0."""
+    training = trained(saved, "roberta", tmp_path)
+    while len(training.used) < TOTAL:
+        training.step()
+    folder = training.save()
+    if not logged:
+        state = read_json(folder / "trainer_state.json")
+        write_json(folder / "trainer_state.json", {**state, "log_history": [{"step": TOTAL, "eval_loss": 0.5}]})
+    _, entry = bring_in(folder, tmp_path / "place")
+    assert entry.optimizer["learning_rate"] == 0.0
+    found = TracIn().rate(SimpleNamespace(checkpoint=lambda _: entry), SimpleNamespace(checkpoint=None))
+    assert found == (pytest.approx(np.mean([training.used[1], *training.used[1:]])) if logged else None)
+
+
 def several_rates(state):
     state["param_groups"][1]["lr"] = 1.0
 
@@ -354,6 +370,13 @@ def test_what_our_own_training_writes(saved, tmp_path):
     _, entry = bring_in(folder, tmp_path / "place")
     assert "state" not in entry.optimizer
     assert "is of other parameters" in entry.notes["optimizer"][0]
+
+
+@pytest.mark.parametrize(("length", "kept"), [(128, 128), (2, None), (10**9, None), ("long", None), (True, None)])
+def test_a_recorded_length_that_is_none_is_passed_over(saved, tmp_path, length, kept):
+    folder = Path(shutil.copytree(saved["roberta"], tmp_path / "mine"))
+    write_json(folder / "training.json", {"recipe": {"max_length": length}})
+    assert bring_in(folder, tmp_path / "place")[0].preparation.max_length == kept
 
 
 def test_a_pickled_checkpoint_keeps_its_trainers_state_in_its_own_folder(saved, tmp_path):

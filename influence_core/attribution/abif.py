@@ -12,7 +12,7 @@ import numpy as np
 
 from influence_core.artefacts import base_key
 from influence_core.attribution.base import Attributor, Cost, Query, Ready, Scores, SelfScores, safe_cosine
-from influence_core.attribution.sample import coupled_l2
+from influence_core.attribution.sample import decay_key
 from influence_core.attribution.tables import IndexArrays, Table
 from influence_core.errors import UserError
 from influence_core.events import Progress
@@ -56,7 +56,7 @@ class Abif(Attributor):
         own = IndexSettings(**spec.settings) if spec.method == self.name else IndexSettings()
         wanted = {**base_key(workspace, spec.checkpoint, spec.scope), "method": self.name}
         wanted |= own.model_dump(exclude_none=True)
-        wanted["l2"] = coupled_l2(workspace, spec.checkpoint) or None
+        wanted |= {"l2": None, "undecayed": None, **decay_key(workspace, spec.checkpoint)}
         exact = None not in own.model_dump().values()
         found = [Table(path, key) for path, key in workspace.artefacts.find("abif", **wanted)]
         finished = [table for table in found if table.complete and (exact or table.key["origin"] != "study")]
@@ -108,10 +108,7 @@ class Abif(Attributor):
         """Project the queries (and, to refresh, the relabelled rows) on the kept basis."""
         table = self.table(workspace, spec)
         if table is None:
-            raise UserError(
-                f"there is no ABIF index for {workspace.name} yet: "
-                f"build it with python -m influence_core index {workspace.name}, or rank with tracin"
-            )
+            raise UserError(no_index(workspace, spec))
         missing = [query for query in queries if table.query(query) is None]
         if not missing and not refresh:
             return
@@ -159,11 +156,18 @@ class Abif(Attributor):
     def compute_self(self, workspace: "Workspace", spec: Attributed, refresh: bool = False) -> Iterator[Progress]:
         """Project the relabelled rows again where asked; the index itself is built by a run of its own."""
         if self.table(workspace, spec) is None:
-            raise UserError(
-                f"there is no ABIF index for {workspace.name} yet: "
-                f"build it with python -m influence_core index {workspace.name}, or choose tracin"
-            )
+            raise UserError(no_index(workspace, spec))
         yield from self.compute(workspace, spec, [], refresh)
+
+
+def no_index(workspace: "Workspace", spec: Attributed) -> str:
+    """Say that there is no index for a spec's checkpoint and scope, and what builds it."""
+    options = f" --checkpoint {spec.checkpoint}" if spec.checkpoint else ""
+    options += f" --scope {spec.scope}" if spec.scope else ""
+    return (
+        f"there is no ABIF index for {workspace.checkpoint(spec.checkpoint).name} in {workspace.name} yet: "
+        f"build it with python -m influence_core index {workspace.name}{options}, or choose tracin"
+    )
 
 
 def read_index(table: Table) -> Index:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from influence_core.attribution.sample import coupled_l2, sample_size
+from influence_core.attribution.sample import coupled_l2, sample_size, undecayed
 from influence_core.curvature.hvp import HessianOperator
 from influence_core.events import Progress
 from influence_core.models.classifier import Rows
@@ -45,4 +45,6 @@ def sampled_hessian(
     sample = Rows(work.classifier, [rows.items[int(row)] for row in numbers], rows.labels[numbers])
     batches = [batch for _, batch in sample.buckets(0, len(sample), BATCH)]
     l2 = coupled_l2(workspace, checkpoint)
-    return Sampled(HessianOperator(work.classifier, work.scope, batches, l2=l2), numbers, l2, labels.cursor)
+    spared = undecayed(workspace, checkpoint)
+    operator = HessianOperator(work.classifier, work.scope, batches, l2=l2, undecayed=spared)
+    return Sampled(operator, numbers, l2, labels.cursor)

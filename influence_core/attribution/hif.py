@@ -9,7 +9,7 @@ import numpy as np
 from influence_core.attribution import gradient
 from influence_core.attribution.base import Arrays, Attributor, Cost, Query, SelfScores
 from influence_core.attribution.gradient import Directions, GradientMethod, Pass
-from influence_core.attribution.sample import coupled_l2, sample_size
+from influence_core.attribution.sample import decay_key, sample_size
 from influence_core.curvature.memory import VECTORS
 from influence_core.events import Progress
 from influence_core.settings import Method, SolverSettings
@@ -50,7 +50,7 @@ class HessianBased(GradientMethod):
         """See base; the Hessian sample by its size, and the l2 that is in it."""
         own = SolverSettings(**spec.settings)
         rows = sample_size(workspace, own.hessian_rows)
-        return {**own.model_dump(), "hessian_rows": rows, "l2": coupled_l2(workspace, spec.checkpoint)}
+        return {**own.model_dump(), "hessian_rows": rows, "l2": 0.0, **decay_key(workspace, spec.checkpoint)}
 
     def directions(self, given: Pass, queries: Sequence[Query]) -> Generator[Progress, None, Directions]:
         """See base; H has the labels that the table was made with."""

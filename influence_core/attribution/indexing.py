@@ -14,7 +14,7 @@ from influence_core.artefacts import base_key
 from influence_core.attribution.abif import has_basis
 from influence_core.attribution.hessian import sampled_hessian
 from influence_core.attribution.projection import Projection, load_basis
-from influence_core.attribution.sample import coupled_l2, sample_size
+from influence_core.attribution.sample import decay_key, sample_size
 from influence_core.attribution.tables import IndexArrays, Table
 from influence_core.curvature.lanczos import Eigenpairs, lanczos
 from influence_core.events import Events, Progress, Result
@@ -27,10 +27,8 @@ from influence_core.workspace import Workspace, now
 def index_key(workspace: Workspace, spec: IndexSpec, origin: str = "local") -> dict[str, Any]:
     """Return all that an index depends on.
 
-    ``origin`` keeps a shipped index (without basis) and a study's apart from the local one. An l2
-    of 0 is left out.
+    ``origin`` keeps a shipped index (without basis) and a study's apart from the local one.
     """
-    l2 = coupled_l2(workspace, spec.checkpoint)
     return {
         **base_key(workspace, spec.checkpoint, spec.scope),
         "method": "abif",
@@ -39,7 +37,7 @@ def index_key(workspace: Workspace, spec: IndexSpec, origin: str = "local") -> d
         "hessian_rows": sample_size(workspace, spec.hessian_rows),
         "seed": spec.seed,
         "origin": origin,
-        **({"l2": l2} if l2 else {}),
+        **decay_key(workspace, spec.checkpoint),
     }
 
 

@@ -22,9 +22,9 @@ class TracIn(GradientMethod):
     name: ClassVar[Method] = "tracin"
 
     def rate(self, workspace: "Workspace", spec: Attributed) -> float | None:
-        """See base."""
+        """See base; a rate of 0 says nothing of the steps before it (the end of a schedule, logged or not)."""
         optimizer: dict[str, Any] = workspace.checkpoint(spec.checkpoint).optimizer or {}
-        return optimizer.get("mean_learning_rate", optimizer.get("learning_rate"))
+        return optimizer.get("mean_learning_rate") or optimizer.get("learning_rate") or None
 
     def directions(self, given: Pass, queries: Sequence[Query]) -> Generator[Progress, None, Directions]:
         """See base."""

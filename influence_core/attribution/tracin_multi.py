@@ -1,8 +1,10 @@
 """TracIn over several checkpoints of one training (paper, Eq. 2)."""
 
+import datetime
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from influence_core.attribution.base import Attributor, Cost, Query, Ready, Scores, SelfScores
 from influence_core.attribution.tracin import TracIn
 from influence_core.events import Progress
-from influence_core.fingerprints import key_hash
+from influence_core.fingerprints import key_hash, tensors_fingerprint
 from influence_core.settings import CheckpointsSettings, Method
 from influence_core.specs import Attributed, PredictSpec
 
@@ -18,22 +20,35 @@ if TYPE_CHECKING:
     from influence_core.workspace import Checkpoint, Workspace
 
 
-def epochs(workspace: "Workspace") -> "list[Checkpoint]":
-    """Return the checkpoints of one training, in its order: those that record its recipe and their epoch.
+def epochs(workspace: "Workspace", checkpoint: str | None) -> "list[Checkpoint]":
+    """Return the checkpoints of a checkpoint's own training, in its order: of its recipe, with their epoch.
 
-    Where there are several trainings, the one with the most checkpoints.
+    Left out are those whose weights were replaced since they were opened (a training run again into
+    the same folder): they are of another training now.
     """
-    found: dict[str, list[Checkpoint]] = {}
-    for entry in workspace.checkpoints():
-        if "epoch" in entry.notes:
-            found.setdefault(key_hash({"recipe": entry.notes.get("recipe")}), []).append(entry)
-    longest: list[Checkpoint] = max(found.values(), key=len, default=[])
-    return sorted(longest, key=lambda entry: float(entry.notes["epoch"]))
+    recipe = workspace.checkpoint(checkpoint).notes.get("recipe")
+    if recipe is None:
+        return []
+    found = [
+        entry
+        for entry in workspace.checkpoints()
+        if "epoch" in entry.notes and key_hash({"recipe": entry.notes.get("recipe")}) == key_hash({"recipe": recipe})
+    ]
+    return sorted((entry for entry in found if intact(entry)), key=lambda entry: float(entry.notes["epoch"]))
 
 
-def training_losses(workspace: "Workspace") -> list[float] | None:
+def intact(entry: "Checkpoint") -> bool:
+    """Whether a checkpoint's weights are still those that were opened; only newer files are read for it."""
+    weights = Path(entry.path) / "model.safetensors"
+    if not weights.is_file():
+        return False
+    opened = datetime.datetime.fromisoformat(entry.created).timestamp()
+    return weights.stat().st_mtime <= opened or tensors_fingerprint(weights) == entry.fingerprint
+
+
+def training_losses(workspace: "Workspace", checkpoint: str | None) -> list[float] | None:
     """Return the mean training loss at each of `epochs`, or None where one was not predicted yet."""
-    found = [workspace.predictions("train", entry.name) for entry in epochs(workspace)]
+    found = [workspace.predictions("train", entry.name) for entry in epochs(workspace, checkpoint)]
     kept = [float(table["loss"].mean()) for table in found if table is not None]
     return kept if len(kept) == len(found) else None
 
@@ -65,8 +80,12 @@ class TracInMulti(Attributor):
         known = {entry.name for entry in workspace.checkpoints()}
         if unknown := sorted(set(own.names) - known):
             return f"there is no checkpoint {unknown[0]!r}: choose of {', '.join(sorted(known))}"
-        if not own.names and len(epochs(workspace)) < 2:
-            return "it needs two or more checkpoints of one training that record their epoch: keep them, or name some"
+        if not own.names and len(epochs(workspace, spec.checkpoint)) < 2:
+            name = workspace.checkpoint(spec.checkpoint).name
+            return (
+                f"it needs two or more checkpoints of one training that record their epoch, and {name} has no others "
+                "of its training here: choose a checkpoint that has, or name some in the settings"
+            )
         return None
 
     def chosen(self, workspace: "Workspace", spec: Attributed) -> list[str] | None:
@@ -74,10 +93,10 @@ class TracInMulti(Attributor):
         own = CheckpointsSettings(**spec.settings)
         if own.names:
             return list(dict.fromkeys(own.names))
-        losses = training_losses(workspace)
+        losses = training_losses(workspace, spec.checkpoint)
         if losses is None:
             return None
-        names = [entry.name for entry in epochs(workspace)]
+        names = [entry.name for entry in epochs(workspace, spec.checkpoint)]
         return [names[place] for place in steepest(losses, own.count)]
 
     def ready(self, workspace: "Workspace", spec: Attributed, query: Query) -> Ready | None:
@@ -116,12 +135,10 @@ class TracInMulti(Attributor):
         self, workspace: "Workspace", spec: Attributed, queries: Sequence[Query], refresh: bool = False
     ) -> Iterator[Progress]:
         """Predict the training rows where that picks the checkpoints, then TracIn at each."""
-        from pathlib import Path
-
         from influence_core.models.predict import run as predict
 
         own = CheckpointsSettings(**spec.settings)
-        for entry in [] if own.names else epochs(workspace):
+        for entry in [] if own.names else epochs(workspace, spec.checkpoint):
             if workspace.predictions("train", entry.name) is None:
                 asked = PredictSpec(workspace=workspace.name, checkpoint=entry.name, split="train")
                 yield from (event for event in predict(asked, Path()) if isinstance(event, Progress))
@@ -136,8 +153,10 @@ class TracInMulti(Attributor):
             costs = [self.single.cost(workspace, _at(spec, name), queries, refresh) for name in names]
             return sum(costs, start=Cost())
         own, n = CheckpointsSettings(**spec.settings), len(workspace.train)
-        lacking = sum(workspace.predictions("train", entry.name) is None for entry in epochs(workspace))
-        passes = min(own.count, len(epochs(workspace)))
+        lacking = sum(
+            workspace.predictions("train", entry.name) is None for entry in epochs(workspace, spec.checkpoint)
+        )
+        passes = min(own.count, len(epochs(workspace, spec.checkpoint)))
         count = len(queries)
         return Cost(forward=lacking * n, projections=((n, count),) * passes, vectors=count)
 

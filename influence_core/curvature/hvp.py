@@ -1,6 +1,6 @@
 """Products with the Hessian of the mean loss, by double backward."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 
@@ -20,6 +20,7 @@ Gradient = list[tuple[str, GradientEdge]]  # parameter, where its gradient leave
 class HessianOperator:
     """H = ∇²L over the scope's parameters, L = Σ_x l_x / N + (l2/2)‖θ‖² (DEFINITIONS, Loss and curvature).
 
+    Parameters named in ``undecayed`` have no part in ‖θ‖², as in `trajectory.optimizers.OptimizerSpec`.
     In eval mode, with the module's own buffers, over fixed batches; each row has the same weight, so
     H does not depend on how rows are cut into batches. ``batches`` are gone through anew for each
     product, so they may be made on the way by an object with ``__iter__`` (no iterator). θ is fixed,
@@ -40,9 +41,11 @@ class HessianOperator:
         l2: float = 0.0,
         keep_graph: bool | None = None,
         memory_limit: int | None = None,
+        undecayed: Collection[str] = (),
     ) -> None:
         self.classifier, self.scope, self.batches, self.l2 = classifier, scope, batches, l2
         self.keep_graph, self.memory_limit = keep_graph, memory_limit
+        self.undecayed = frozenset(undecayed)
         self.rows = 0
         self._elements: list[int] = []  # numbers in each batch's largest input
         for batch in batches:
@@ -122,7 +125,10 @@ class HessianOperator:
                 for name, product in zip(self._leaves, products, strict=True):
                     if product is not None:
                         sums[name][number] += product
-        return total.add_(vectors, alpha=self.l2) if self.l2 else total
+        if self.l2:
+            for name in self._leaves.keys() - self.undecayed:
+                sums[name].add_(parts[name], alpha=self.l2)
+        return total
 
     def _gradients(self) -> Iterator[Gradient]:
         if len(self._kept) == len(self._elements):
