@@ -5,13 +5,13 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 
-from influence_core.artefacts import check_same, write_parquet
+from influence_core.arrays import read_arrays
+from influence_core.artefacts import check_companions, check_same, write_parquet
 from influence_core.errors import UserError
-from influence_core.fingerprints import tensors_fingerprint
+from influence_core.fingerprints import companions, tensors_fingerprint
 from influence_core.home import read_json, write_json
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 STATE = "optimizer.safetensors"
-COMPANIONS = (".json", ".txt", ".model", ".md")  # configuration and tokenizer; nothing else of a user's folder
+TRAINING = "training.json"  # what `checkpoints.recorded` reads of a folder
 
 
 def keep(workspace: "Workspace", result: Path, name: str) -> "Checkpoint":
@@ -37,6 +37,7 @@ def keep(workspace: "Workspace", result: Path, name: str) -> "Checkpoint":
     check_same("the workspace's data", manifest["data"], workspace.data_fingerprint)
     found = tensors_fingerprint(Path(parent.path) / WEIGHTS)
     check_same(f"checkpoint {parent.name}", manifest["checkpoint_fingerprint"], found)
+    check_companions(parent)  # the child is to be read as its parent was
     temporary = place.with_name(f".{name}.{uuid.uuid4().hex}")
     temporary.mkdir(parents=True)
     try:
@@ -61,21 +62,22 @@ def _write(
     manifest: dict[str, Any],
 ) -> "Checkpoint":
     """Write model, optimizer state and manifests into the temporary folder."""
-    for file in Path(parent.path).iterdir():
-        if file.is_file() and file.suffix in COMPANIONS and file.name != "manifest.json":
-            shutil.copyfile(file, temporary / file.name)
-    tensors: dict[str, np.ndarray] = load_file(Path(parent.path) / WEIGHTS)
+    for file in companions(Path(parent.path)):  # nothing else of a user's folder: not its training, nor its optimizer
+        shutil.copyfile(file, temporary / file.name)
+    _say_single(temporary / "config.json")
+    tensors = read_arrays(Path(parent.path) / WEIGHTS)
     changed = load_file(result / "parameters.safetensors")
     unknown = sorted(changed.keys() - tensors.keys())
     if unknown:
         raise UserError(f"{parent.path} has no tensor {unknown[0]}: the parent was changed, restore it and keep again")
-    tensors.update({key: value.astype(tensors[key].dtype) for key, value in changed.items()})
+    tensors.update(changed)  # float32, as it was trained, whatever the parent is kept in
     save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
     shutil.copyfile(result / STATE, temporary / STATE)
     write_json(temporary / "correction.json", manifest)
     outcome = read_json(result / "result.json") if (result / "result.json").exists() else {}
     accuracy = {outcome["split"]: outcome["after"]} if "after" in outcome else {}
     optimizer = {**manifest["optimizer"], "state": STATE}
+    write_json(temporary / TRAINING, _training(parent, manifest))
     notes = {"correction": manifest, "outcome": outcome}
     return workspace.add_checkpoint(
         name,
@@ -87,3 +89,23 @@ def _write(
         optimizer=optimizer,
         notes=notes,
     )
+
+
+def _say_single(config: Path) -> None:
+    """Let a configuration say that the tensors beside it are in single precision."""
+    about = read_json(config)
+    named = {name: "float32" for name in ("dtype", "torch_dtype") if about.get(name) not in (None, "float32")}
+    if named:
+        write_json(config, {**about, **named})
+
+
+def _training(parent: "Checkpoint", manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return a ``training.json`` of the correction, so that the folder tells by itself how it was trained."""
+    rate = manifest["optimizer"]["learning_rate"]
+    recipe = {"correction": manifest["spec"], "made": manifest["made"], "max_length": parent.preparation.max_length}
+    return {
+        "step": manifest["steps"],
+        "optimizer": manifest["optimizer"],
+        "mean_learning_rate": rate,  # constant over a correction
+        "recipe": {name: value for name, value in recipe.items() if value is not None},
+    }

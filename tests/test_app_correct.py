@@ -120,7 +120,8 @@ def leave_parameters(workspace, run, steps):
         "checkpoint": "first",
         "checkpoint_fingerprint": workspace.checkpoint("first").fingerprint,
         "data": workspace.data_fingerprint,
-        "optimizer": {"kind": "adam"},
+        "optimizer": {"kind": "adam", "learning_rate": 1e-5},
+        "spec": run.spec().model_dump(),
         "steps": steps,
         "made": run.id,
     }

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,9 @@ def few_rows(setting: Setting, opened: Opened, split: Split, rows: list[int], la
 
 def retention_rows(workspace: Workspace, corrected: list[str]) -> list[str]:
     """Return the fixed seeded set of 50 test rows, without the corrected ones (DEFINITIONS, Correction)."""
-    ids = workspace.dataset.splits["test"]["id"].to_numpy()
+    ids = workspace.dataset.splits["test"]["id"]  # mapped: read one by one
     order = np.random.default_rng(RETENTION_SEED).permutation(len(ids))
-    without = [str(ids[number]) for number in order if ids[number] not in corrected]
-    return without[:RETENTION_ROWS]
+    return list(islice((example for number in order if (example := ids.iloc[number]) not in corrected), RETENTION_ROWS))
 
 
 def prepare(spec: CorrectionSpec, result: Path) -> Iterator[Progress | Setting]:
