@@ -61,6 +61,7 @@ class DataFound(Found):
     classes: dict[str, str | None]  # data label → class name; None where nothing matches
     broken: tuple[BrokenRow, ...]  # the first 200
     sample: tuple[tuple[str, str], ...]  # first rows: (beginning of the text or the file's name, label)
+    notes: tuple[str, ...] = ()  # what a person should know, one sentence each
 
 
 class Survey(Found):

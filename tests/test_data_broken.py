@@ -1,5 +1,6 @@
 """Rows that cannot be used: each is listed with its position and why, the others are read."""
 
+import io
 import json
 import os
 import tracemalloc
@@ -12,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opening_data import look, png, read
+from PIL import Image
 
 from influence_core.data.delimited import SPAN, Delimited
 from influence_core.data.lines import LIMIT
+from influence_core.data.pictures import FORMATS, decode
 from influence_core.errors import UserError
 
 GOOD = b"a fine film,positive\na poor film,negative\n" * 100
@@ -134,8 +137,8 @@ def test_images_that_cannot_be_read(tmp_path):
     (tmp_path / "dog").mkdir()
     (tmp_path / "dog" / "0-empty.png").write_bytes(b"")
     (tmp_path / "dog" / "1-cut.png").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "dog" / "2-text.txt").write_text("not an image")
-    os.mkfifo(tmp_path / "dog" / "3-pipe")
+    (tmp_path / "dog" / "2-text.png").write_text("not an image")
+    os.mkfifo(tmp_path / "dog" / "3-pipe.png")
     (tmp_path / "dog" / "4-gone.png").symlink_to(tmp_path / "nowhere.png")
     with (tmp_path / "dog" / "5-vast.png").open("wb") as file:
         file.truncate(10**12)
@@ -143,12 +146,12 @@ def test_images_that_cannot_be_read(tmp_path):
     found = look(tmp_path, ("cat", "dog"), "image")
     reasons = dict(broken(found))
     assert list(reasons) == [
-        "dog/0-empty.png", "dog/1-cut.png", "dog/2-text.txt", "dog/3-pipe", "dog/4-gone.png", "dog/5-vast.png",
+        "dog/0-empty.png", "dog/1-cut.png", "dog/2-text.png", "dog/3-pipe.png", "dog/4-gone.png", "dog/5-vast.png",
     ]  # fmt: skip
     assert reasons["dog/0-empty.png"] == "the image is empty"
     assert reasons["dog/1-cut.png"].startswith("the image cannot be read (")
-    assert reasons["dog/2-text.txt"] == "the image cannot be read (cannot identify image file)"
-    assert reasons["dog/3-pipe"] == reasons["dog/4-gone.png"] == "it is not a plain file"
+    assert reasons["dog/2-text.png"] == "the image cannot be read (cannot identify image file)"
+    assert reasons["dog/3-pipe.png"] == reasons["dog/4-gone.png"] == "it is not a plain file"
     assert reasons["dog/5-vast.png"] == "the file has 1,000,000,000,000 bytes, at most 50,000,000 are read"
     kept = read(tmp_path / "out", tmp_path, ("cat", "dog"), "image", drop_broken=True)
     assert sum(map(len, kept.splits.values())) == 9
@@ -207,3 +210,23 @@ def test_a_column_of_numbers_is_no_label_column(tmp_path):
     pd.DataFrame({"text": "a film", "price": np.arange(10_001)}).to_csv(tmp_path / "a.csv", index=False)
     with pytest.raises(UserError, match=r"'price' of .* more than 10,000 different values"):
         look(tmp_path / "a.csv", label_column="price")
+
+
+def test_an_eps_called_png_is_refused_and_starts_no_program(tmp_path, monkeypatch):
+    mark, programs = tmp_path / "ran", tmp_path / "bin"
+    programs.mkdir()
+    (programs / "gs").write_text(f"#!/bin/sh\ntouch {mark}\nexit 1\n")
+    (programs / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # Pillow looks for it once
+    body = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(UserError, match=r"the image x cannot be read \(cannot identify image file"):
+        decode(body, "x")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_usual_formats_are_read(format):
+    file = io.BytesIO()
+    Image.new("RGB", (8, 6), (200, 100, 50)).save(file, format)
+    assert decode(file.getvalue(), "x").convert("RGB").size == (8, 6)

@@ -109,3 +109,35 @@ def test_without_classes_the_labels_are_the_classes():
     given = match({"0": 1, "1": 1}, (), given={"0": "negative", "1": "positive"})
     assert (given.how, given.names, given.index) == ("given", ("negative", "positive"), {"0": 0, "1": 1})
     assert problems(given, {"0": 1, "1": 1}, {}, ()) == []
+
+
+def test_classes_that_differ_only_in_case_are_told_apart():
+    counts = {"A": 10, "a": 10}
+    found = match(counts, ("A", "a"))
+    assert (found.how, found.index) == ("name", {"A": 0, "a": 1})
+    found = match({"us": 30, "US": 1, "It": 30}, ("US", "us", "it"))
+    assert found.index == {"us": 1, "US": 0, "It": 2}  # any case where one class only is so named
+    assert match({"Us": 1, "US": 1}, ("US", "us")).classes == {"Us": None, "US": "US"}
+    given = match({"x": 1, "y": 1}, ("A", "a"), given={"x": "a", "y": "A"})
+    assert given.index == {"x": 1, "y": 0}
+    with pytest.raises(UserError, match="none of the checkpoint's"):
+        match({"x": 1}, ("Us", "us"), given={"x": "US"})
+    assert match({"A": 1, "a": 1}, ("LABEL_0", "LABEL_1"), own=("A", "a")).index == {"A": 0, "a": 1}
+
+
+def test_a_label_without_a_class_beside_given_ones_is_said_to_have_been_given_none():
+    counts = {"0": 9, "1": 9}
+    found = match(counts, ("no", "yes"), given={"0": "no"})
+    (line,) = problems(found, counts, {"0": "a, row 1", "1": "a, row 2"}, ("no", "yes"), {"0": "no"})
+    assert line == "a, row 2: label '1' was given no class (no, yes), in 9 rows: choose its class, or fix the rows"
+
+
+@pytest.mark.parametrize("classes", [("no", "yes"), ()])
+def test_a_class_for_a_label_that_the_data_lack_is_a_problem_that_names_the_labels_there_are(classes):
+    counts = {"no": 9, "yes": 9}
+    given = {"nay": "no", " yes ": "yes"}
+    (line,) = problems(match(counts, classes, given=given), counts, {}, classes, given)
+    assert line == (
+        "label 'nay' was given the class 'no', but the data have no such label (they have no, yes): leave it out, or "
+        "correct it"
+    )

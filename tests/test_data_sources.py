@@ -1,5 +1,7 @@
 import io
+import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -377,3 +379,42 @@ def test_the_other_splits_have_the_training_splits_columns(tmp_path):
     (tmp_path / "a.csv").write_text("words,label\n" + "one long sentence,positive\n" * 5)
     (tmp_path / "b.csv").write_text("remarks,words,label\n" + "a remark longer than the sentence,words,positive\n")
     assert read(tmp_path, tmp_path / "a.csv", test=tmp_path / "b.csv").splits["test"]["text"].tolist() == ["words"]
+
+
+def renamed(file: Path, *path: str | int, name: str) -> None:
+    """Put another name into a JSON file."""
+    about = place = json.loads(file.read_text())
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = name
+    file.write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize("where", ["dataset_dict.json", "train/state.json", "state.json", "link"])
+def test_a_saved_folder_that_leads_out_of_itself_is_refused(tmp_path, where):
+    secret, saved = tmp_path / "secret", tmp_path / "saved"
+    saved_splits()["train"].save_to_disk(secret)
+    (saved_splits()["train"] if where == "state.json" else saved_splits()).save_to_disk(saved)
+    arrow = "data-00000-of-00001.arrow"
+    if where == "link":
+        (saved / "train" / arrow).unlink()
+        (saved / "train" / arrow).symlink_to(secret / arrow)
+    elif where == "dataset_dict.json":
+        renamed(saved / where, "splits", 0, name="../secret")
+    else:
+        outside = f"{'../' * (where.count('/') + 1)}secret/{arrow}"
+        renamed(saved / where, "_data_files", 0, "filename", name=outside)
+    with pytest.raises(UserError, match=r"leads out of|no plain file name") as caught:
+        look(saved, ("bad", "good"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_saved_folder_with_two_kinds_of_state_hides_no_path(tmp_path):
+    secret, saved = tmp_path / "secret", tmp_path / "saved"
+    saved_splits()["train"].save_to_disk(secret)
+    saved_splits().save_to_disk(saved)  # the library reads a folder with both as one split
+    for name in ("state.json", "dataset_info.json"):
+        (saved / name).write_text((secret / name).read_text())
+    renamed(saved / "state.json", "_data_files", 0, "filename", name="../secret/data-00000-of-00001.arrow")
+    with pytest.raises(UserError, match="no plain file name"):
+        look(saved, ("bad", "good"))

@@ -12,7 +12,7 @@ from influence_core.errors import UserError
 
 BLOCK, IMAGE_BLOCK = 4096, 64  # rows of one record batch
 # The types that pandas maps without copying.
-TYPES = {"id": pa.large_string(), "text": pa.large_string(), "image": pa.large_binary()}
+TYPES = {"id": pa.large_string(), "text": pa.large_string(), "image": pa.large_binary(), "file": pa.large_string()}
 
 
 class SplitWriter:
@@ -39,7 +39,7 @@ class SplitWriter:
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
-    """Write a frame; columns that are no id and no input are integers."""
+    """Write a frame; columns that are no id, no input and no file's name are integers."""
     with SplitWriter(path, {str(name): TYPES.get(str(name), pa.int64()) for name in frame.columns}) as writer:
         rows = IMAGE_BLOCK if "image" in frame else BLOCK
         for start in range(0, len(frame), rows):

@@ -43,6 +43,8 @@ def choose(
     same = {} if like is None else {"input": like.input, "label": like.label, "id": like.id}
     kept = {what: column for what, column in same.items() if column in source.columns}
     sample = source.sample()
+    if asked[modality] is not None and asked[modality] == asked["label"]:
+        raise UserError(f"the column {asked['label']!r} is asked for as {modality} and as label: choose two columns")
     content = asked[modality] or kept.get("input") or guess_input(source, sample, modality, set(asked.values()))
     if (modality == "image") != (content in source.image_columns) and not (modality == "text" and asked["text"]):
         raise mismatch(source, modality)
@@ -106,5 +108,9 @@ def guess_label(source: Source, sample: Mapping[str, list[Any]], content: str, c
         if 0 < len(distinct) <= max(2, len(values) // 2):
             ranks[column] = (not distinct <= names, len(distinct) == 1, len(distinct))
     if not ranks:
+        if first_of(LABEL, [content]) is not None and others:
+            raise UserError(
+                f"{source.origin} has no label column but {content!r}, which is read as the input: choose other columns"
+            )
         raise UserError(f"{source.origin} has no label column among {', '.join(source.columns)}: name it")
     return min(ranks, key=lambda column: ranks[column])

@@ -1,8 +1,9 @@
 """A dataset on disk: ids, inputs and original labels, in up to three splits, read where it lies."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from influence_core.data.arrow import BLOCK, IMAGE_BLOCK, read_frame, write_frame
+from influence_core.data.ids import first_again
 from influence_core.errors import UserError
 from influence_core.home import read_json, write_json
 from influence_core.specs import Split
@@ -26,7 +28,8 @@ class Dataset:
 
     ``splits`` maps train, validation and test to frames with the columns ``id`` (text, unique in
     the dataset), ``text`` or ``image`` (bytes of an image file), ``label`` (int, an index into
-    ``label_names``) and, where the truth is known apart from the label, ``gold`` (int). What `load`
+    ``label_names``) and, where they are known, ``gold`` (int, the truth apart from the label) and
+    ``file`` (an image's name inside its folder). What `load`
     returns is mapped from disk: contents are in memory only while they are looked at, so nothing
     here turns a whole column into Python objects.
     """
@@ -35,9 +38,12 @@ class Dataset:
     label_names: tuple[str, ...]
     splits: Mapping[Split, pd.DataFrame]
     notes: Mapping[str, Any] = field(default_factory=dict)  # provenance, for people
+    checked: InitVar[bool] = False  # whether ids and labels are known to be sound, as those on disk are
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, checked: bool) -> None:
         """Refuse ids that stand twice and labels out of range."""
+        if checked:
+            return
         if (twice := first_twice(self.splits)) is not None:
             raise UserError(f"the id {twice!r} stands more than once in {self.name}: make ids unique over all splits")
         for split, frame in self.splits.items():
@@ -57,14 +63,24 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over class names, ids, inputs and original labels, in order; of an image, its bytes' SHA-256."""
-        digest = hashlib.sha256("\x1f".join(self.label_names).encode())
+        """SHA-256 over class names, ids, inputs and original labels, in order; of an image, its bytes' SHA-256.
+
+        Parts that hold a separator are spelled as JSON behind one that begins no other part, so that
+        different data never spell the same.
+        """
+        names = "\x1f".join(self.label_names)
+        if any(separated(name) for name in self.label_names):
+            names = f"\x1c{json.dumps(self.label_names)}"
+        digest = hashlib.sha256(names.encode())
         for split in SPLITS:
             if split in self.splits:
                 digest.update(f"\x1d{split}\x1d".encode())
                 for example, content, label in rows_of(self.splits[split], self.modality):
                     text = content if isinstance(content, str) else hashlib.sha256(content).hexdigest()
-                    digest.update(f"{example}\x1f{text}\x1f{label}\x1e".encode())
+                    row = f"{example}\x1f{text}"
+                    if separated(row, 1):
+                        row = f"\x1c{json.dumps([example, text])}"
+                    digest.update(f"{row}\x1f{label}\x1e".encode())
         return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -93,12 +109,23 @@ class Dataset:
         for split in about["splits"]:
             older = folder / f"{split}.parquet"  # as workspaces were written before
             splits[split] = pd.read_parquet(older) if older.exists() else read_frame(folder / f"{split}.arrow")
-        return cls(about["name"], tuple(about["label_names"]), splits, about["notes"])
+        return cls(about["name"], tuple(about["label_names"]), splits, about["notes"], checked=True)
+
+
+def separated(text: str, own: int = 0) -> bool:
+    """Say whether a text holds a separator of the fingerprint's, besides so many of its own between id and input."""
+    return text.count("\x1f") > own or "\x1e" in text or "\x1d" in text or "\x1c" in text
 
 
 def words(frame: pd.DataFrame, row: int) -> str:
-    """Return a row's text; of an image, nothing."""
-    return str(frame["text"].iloc[row]) if "text" in frame else ""
+    """Return a row's text; of an image, its file's name, or nothing where it has none."""
+    column = words_column(frame)
+    return "" if column is None else str(frame[column].iloc[row])
+
+
+def words_column(frame: pd.DataFrame) -> str | None:
+    """Return the column that stands for a row's content in words: its text, or an image's file; None without either."""
+    return next((name for name in ("text", "file") if name in frame), None)
 
 
 def rows_of(frame: pd.DataFrame, modality: Modality) -> Iterator[tuple[str, str | bytes, int]]:
@@ -114,13 +141,9 @@ def first_twice(splits: Mapping[Split, pd.DataFrame]) -> str | None:
     columns = [frame["id"] for frame in splits.values()]
     hashes = np.sort(np.concatenate([hashed(column) for column in columns])) if columns else np.zeros(0, np.uint64)
     suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-    seen: set[str] = set()
-    for column in columns if len(suspects) else []:
-        for example in column[np.isin(hashed(column), suspects)]:
-            if example in seen:
-                return str(example)
-            seen.add(str(example))
-    return None
+    if not len(suspects):
+        return None
+    return first_again(str(example) for column in columns for example in column[np.isin(hashed(column), suspects)])
 
 
 def hashed(column: "pd.Series[str]") -> np.ndarray:

@@ -11,6 +11,7 @@ from influence_core.data.lines import LIMIT, TOO_LONG, TooLong, estimated, lines
 from influence_core.data.source import SAMPLE, Columns, Row, Source, as_row, beginning
 from influence_core.errors import UserError
 
+SIGNS = {",": "commas", "\t": "tabs", ";": "semicolons"}  # between cells; the last is never read
 SPAN = 1000  # lines of one row; more means that a quotation mark was not closed
 UNCLOSED = "a quotation mark is opened and not closed"
 
@@ -26,6 +27,12 @@ class Delimited(Source):
         if header is None or isinstance(header, Row):
             said = header.broken if header else "it is empty"
             raise UserError(f"{path} cannot be read (no header line: {said}): check the file")
+        other = next((what for sign, what in SIGNS.items() if sign != delimiter and sign in header[0]), None)
+        if len(header) == 1 and other is not None:
+            raise UserError(
+                f"{path} has one column, {beginning(header[0])!r}, with {other} in its name: save it with "
+                f"{SIGNS[delimiter]} between the cells"
+            )
         self.header = [name.strip() or f"column {number}" for number, name in enumerate(header, start=1)]
         self.columns = tuple(dict.fromkeys(self.header))
 

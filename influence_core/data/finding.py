@@ -53,7 +53,8 @@ def locate(spec: Sources) -> Located:
     taken: dict[Split, Source] = {}
     used = {spec.train, spec.validation, spec.test}
     if spec.train is not None and spec.train not in named:
-        raise UserError(f"{spec.data} has no split {spec.train!r} {has}: choose one of its own")
+        hint = "choose one of its own" if known else "leave train out"
+        raise UserError(f"{spec.data} has no split {spec.train!r} {has}: {hint}")
     train = spec.train if spec.train is not None else usual(named, "train", used)
     if train is None:
         raise UserError(f"{spec.data} has no train split {has}: name the split to train on")

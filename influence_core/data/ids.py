@@ -32,6 +32,16 @@ def duplicates(hashes: np.ndarray) -> int:
     return int((ordered[1:] == ordered[:-1]).sum())
 
 
+def first_again(ids: Iterable[str]) -> str | None:
+    """Return the first text that stands a second time, or None; those that cannot be it are best left out."""
+    seen: set[str] = set()
+    for each in ids:
+        if each in seen:
+            return each
+        seen.add(each)
+    return None
+
+
 def shared(hashes: np.ndarray, others: np.ndarray) -> int:
     """Count rows whose hash stands among others."""
     if not len(others):

@@ -1,8 +1,10 @@
 """The data's labels and the checkpoint's classes: which is which."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from influence_core.errors import UserError
@@ -27,6 +29,20 @@ class Matching:
     few: frozenset[str]  # labels of so few rows that these are broken; not in ``classes``
 
 
+class Named:
+    """Numbers of classes by name: as written, else in any case where one class only is so named."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.exact = {name: number for number, name in enumerate(names)}
+        folds = Counter(name.casefold() for name in self.exact)
+        self.folded = {name.casefold(): n for name, n in self.exact.items() if folds[name.casefold()] == 1}
+
+    def get(self, name: str) -> int | None:
+        """Return a class's number, or None."""
+        written = name.strip()
+        return self.exact.get(written, self.folded.get(written.casefold()))
+
+
 def match(
     counts: Mapping[str, int],
     classes: Sequence[str],
@@ -36,33 +52,33 @@ def match(
 ) -> Matching:
     """Match labels (with their row counts) to classes.
 
-    As ``given`` where something is; else by name in any case, or as numbers from 0, whichever is
-    right for more rows (names, if equally many). ``own`` are class names that the data carries in
-    order of their numbers; ``numbered`` says that the data's maker gave these numbers, otherwise
-    they count only where the checkpoint's classes have no names. Without classes (T5) the labels
-    are the classes.
+    As ``given`` where something is; else by name (`Named`) or as numbers from 0, whichever is right
+    for more rows (names, if equally many). ``own`` are class names that the data carries in order of
+    their numbers; ``numbered`` says that the data's maker gave these numbers, otherwise they count
+    only where the checkpoint's classes have no names. Without classes (T5) the labels are the classes.
     """
     if not classes:
         return _own_classes(counts, own, given or {})
     generic = all(GENERIC.fullmatch(name) for name in classes)
-    by_name = {name.casefold(): number for number, name in enumerate(classes)}
-    by_number = {str(number): number for number in range(len(classes))}
-    of_own = {name.casefold(): number for number, name in enumerate(own[: len(classes)]) if numbered or generic}
+    by_name = Named(classes)
+    by_number = Named([str(number) for number in range(len(classes))])
+    of_own = Named(own[: len(classes)] if numbered or generic else ())
     how: How
     if given:
-        target = {**of_own, **by_number, **by_name}
+        wanted: dict[str, int] = {}
         for label, name in given.items():
-            if name.strip().casefold() not in target:
+            number = next((n for known in (by_name, by_number, of_own) if (n := known.get(name)) is not None), None)
+            if number is None:
                 raise UserError(
                     f"label {label!r} was given the class {name!r}, which is none of the checkpoint's "
                     f"({', '.join(classes)}, or their numbers from 0): choose one of them"
                 )
-        wanted = {label.strip(): target[name.strip().casefold()] for label, name in given.items()}
-        index = {label: wanted.get(label, by_name.get(label.casefold())) for label in counts}
+            wanted[label.strip()] = number
+        index = {label: wanted.get(label, by_name.get(label)) for label in counts}
         how = "given"
     else:
-        named = {label: by_name.get(label.casefold()) for label in counts}
-        counted = {label: (of_own if of_own else by_number).get(label.casefold()) for label in counts}
+        named = {label: by_name.get(label) for label in counts}
+        counted = {label: (of_own if of_own.exact else by_number).get(label) for label in counts}
         how = "name" if _rows(named, counts) >= _rows(counted, counts) else "number"
         index = named if how == "name" else counted
         how = how if _rows(index, counts) else "none"
@@ -70,7 +86,7 @@ def match(
     few = _few(index, counts)
     return Matching(
         how,
-        _names(classes, own if how == "number" and of_own else (), known if generic and how == "given" else {}),
+        _names(classes, own if how == "number" and of_own.exact else (), known if generic and how == "given" else {}),
         {label: None if (n := index[label]) is None else classes[n] for label in counts if label not in few},
         known,
         few,
@@ -131,25 +147,45 @@ def short(label: str) -> str:
 
 
 def problems(
-    matching: Matching, counts: Mapping[str, int], first: Mapping[str, str], classes: Sequence[str]
+    matching: Matching,
+    counts: Mapping[str, int],
+    first: Mapping[str, str],
+    classes: Sequence[str],
+    given: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Say in one line each which labels stand in the way; ``first`` is where each label stands first."""
+    found = lacking(counts, given or {})
     left = [label for label, name in matching.classes.items() if name is None]
-    if not left:
-        return []
-    found = []
     listed = ", ".join(classes or matching.names)
-    if len(matching.classes) > len(classes or matching.names):
-        some = [*list(matching.classes)[: 2 * LISTED], *(["…"] if len(matching.classes) > 2 * LISTED else [])]
+    if left and len(matching.classes) > len(classes or matching.names):
         found.append(
-            f"the data have {len(matching.classes)} labels ({', '.join(map(short, some))}), the checkpoint has "
+            f"the data have {len(matching.classes)} labels ({some(matching.classes)}), the checkpoint has "
             f"{len(classes)} classes ({listed}): choose a class for each label, or another checkpoint"
         )
     for label in left[:LISTED]:
+        said = f"is none of the checkpoint's classes ({listed}, or their numbers from 0)"
+        if matching.how == "given":
+            said = f"was given no class ({listed})"
         found.append(
-            f"{first[label]}: label {short(label)!r} is none of the checkpoint's classes ({listed}, or their numbers "
-            f"from 0), in {counts[label]:,} rows: choose its class, or fix the rows"
+            f"{first[label]}: label {short(label)!r} {said}, in {counts[label]:,} rows: choose its class, or fix the "
+            "rows"
         )
     if len(left) > LISTED:
         found.append(f"{len(left) - LISTED} more labels match no class: choose a class for each")
     return found
+
+
+def lacking(counts: Mapping[str, int], given: Mapping[str, str]) -> list[str]:
+    """Say which labels were given a class and stand nowhere in the data."""
+    return [
+        f"label {short(label)!r} was given the class {name!r}, but the data have no such label (they have "
+        f"{some(counts)}): leave it out, or correct it"
+        for label, name in given.items()
+        if label.strip() not in counts
+    ]
+
+
+def some(labels: Iterable[str]) -> str:
+    """Write the first labels."""
+    first = [short(label) for label in islice(labels, 2 * LISTED + 1)]
+    return ", ".join(first if len(first) <= 2 * LISTED else [*first[:-1], "…"])

@@ -4,27 +4,28 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from influence_core.checkpoints.inspecting import inspect
+from influence_core.checkpoints.preparing import notes_of, preparation_of
 from influence_core.data import hub
+from influence_core.data.asking import refuse_misplaced
 from influence_core.data.dataset import Dataset, Modality
+from influence_core.data.entering import enter, entries
 from influence_core.data.surveying import DataSurvey, survey_data
 from influence_core.data.writing import write
 from influence_core.errors import UserError
 from influence_core.events import Events, Progress, Result, through
-from influence_core.fingerprints import tensors_fingerprint
 from influence_core.home import folder
-from influence_core.models.importing import Imported, import_checkpoint
 from influence_core.models.loading import load_folder
 from influence_core.models.predict import run as predict
 from influence_core.specs import DEFAULT_SCOPE, CheckSpec, OpenSpec, PredictSpec, Sources
 from influence_core.survey import CheckpointFound, Survey
-from influence_core.workspace import WEIGHTS, Checkpoint, Workspace
+from influence_core.workspace import Workspace
 
 DAY = 86_400  # seconds
 PHASES = ("checking the checkpoint", "reading the data", "loading the model", "predicting")
@@ -61,17 +62,22 @@ def make(spec: OpenSpec, found: Look, result: Path) -> Events:
     with _staging() as staged:
         dataset = yield from through(write(spec, found.data, staged / "data"), Dataset)
         workspace = _of_data(dataset)
-        entries = _entries(spec, survey, staged / "checkpoints", workspace)
-        imported = entries[0].imported
+        made = entries(spec, survey, staged / "checkpoints", workspace)
+        imported = made[0].imported
         classifier = load_folder(
-            imported.path, entries[0].fingerprint, survey.label_names, imported.kind, imported.preparation
+            imported.path,
+            made[0].fingerprint,
+            survey.label_names,
+            imported.kind,
+            imported.preparation,
+            made[0].companions,
         )
         classifier.scope(spec.scope or DEFAULT_SCOPE)  # refuses one that the model does not have
         if workspace is None:
             workspace = Workspace.install(_name(dataset), staged, dataset, spec.scope or DEFAULT_SCOPE)
         elif spec.scope is not None and spec.scope != workspace.scope:
             workspace.set_scope(spec.scope)
-        names = [_keep(workspace, entry, staged) for entry in entries]
+        names = [enter(workspace, entry) for entry in made]
     yield Progress(phase=PHASES[2], done=3, total=len(PHASES), unit="checks")
     accuracy = 0.0
     for event in predict(PredictSpec(workspace=workspace.name, checkpoint=names[0], split="test"), result):
@@ -85,87 +91,35 @@ def make(spec: OpenSpec, found: Look, result: Path) -> Events:
 
 def look(spec: Sources) -> Iterator[Progress | Look]:
     """Read headers and configurations of the checkpoints, then every row of the data."""
-    for what, given in (("checkpoint", spec.checkpoint), ("data", spec.data)):
-        if not given.strip():
-            raise UserError(f"the {what} is empty: give a path, or a name on the hub")
+    refuse_misplaced(spec)
     checkpoints = inspect(spec, place_of(spec, spec.checkpoint), [place_of(spec, name) for name in spec.also])
     yield Progress(phase=PHASES[0], done=1, total=len(PHASES), unit="checks")
     first = checkpoints[0]
     modality: Modality = "image" if first.kind == "image" else "text"
     data = yield from through(survey_data(spec, first.classes, modality), DataSurvey)
     yield Progress(phase=PHASES[1], done=2, total=len(PHASES), unit="checks")
+    prepared = [_prepared(found, spec, data.label_names) for found in checkpoints]
     survey = Survey(
-        checkpoints=tuple(checkpoints), data=data.found, label_names=data.label_names, problems=data.problems
+        checkpoints=tuple(found for found, _ in prepared),
+        data=data.found,
+        label_names=data.label_names,
+        problems=tuple(dict.fromkeys((*data.problems, *(problem for _, problem in prepared if problem)))),
     )
     yield Look(survey, data)
+
+
+def _prepared(found: CheckpointFound, spec: Sources, label_names: Sequence[str]) -> tuple[CheckpointFound, str]:
+    """Return a checkpoint with notes on how its inputs will be prepared, and why they cannot be ("": they can)."""
+    try:
+        notes = notes_of(found, preparation_of(found, spec, label_names), label_names)
+    except UserError as error:
+        return found, str(error)
+    return found.model_copy(update={"notes": (*found.notes, *notes)}), ""
 
 
 def place_of(spec: Sources, name: str) -> Path:
     """Return a checkpoint's folder or file on this machine, fetched from the hub where it is a name there."""
     return hub.fetch_checkpoint(name, spec.revision) if hub.looks_like_hub_name(name) else Path(name).expanduser()
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A checkpoint on its way into a workspace."""
-
-    name: str  # that it has, or will have
-    imported: Imported
-    fingerprint: str
-    kept: Checkpoint | None  # the workspace's own entry of the same tensors, prepared alike
-
-
-def _entry(
-    spec: Sources, found: CheckpointFound, place: Path, label_names: tuple[str, ...], workspace: Workspace | None
-) -> _Entry:
-    """Make a checkpoint readable, in ``place`` where its own folder is not."""
-    name = _free_name(Path(found.path).stem, workspace, place)
-    own = place / name
-    own.mkdir(parents=True)
-    imported = import_checkpoint(found, spec, own, label_names)
-    fingerprint = tensors_fingerprint(imported.path / WEIGHTS)
-    known = [] if workspace is None else workspace.checkpoints()
-    same = [e for e in known if (e.fingerprint, e.preparation) == (fingerprint, imported.preparation)]
-    return _Entry(name, imported, fingerprint, same[0] if same else None)
-
-
-def _entries(spec: Sources, survey: Survey, place: Path, workspace: Workspace | None) -> list[_Entry]:
-    """Make all checkpoints readable; of two with the same tensors the one that carries an optimizer stays."""
-    entries: list[_Entry] = []
-    for found in survey.checkpoints:
-        entry = _entry(spec, found, place, survey.label_names, workspace)
-        same = [number for number, other in enumerate(entries) if other.fingerprint == entry.fingerprint]
-        if not same:
-            entries.append(entry)
-        elif entries[same[0]].imported.optimizer is None:
-            entries[same[0]] = entry
-    return entries
-
-
-def _keep(workspace: Workspace, entry: _Entry, staged: Path) -> str:
-    """Make a checkpoint part of the workspace, unless it is; returns its name there."""
-    source, own = entry.imported.path, workspace.path / "checkpoints" / entry.name
-    staging = staged / "checkpoints" / entry.name
-    if entry.kept is not None:
-        if source != staging and Path(entry.kept.path) != source.resolve() and not Path(entry.kept.path).is_dir():
-            workspace.move_checkpoint(entry.kept.name, source)
-        return entry.kept.name
-    if staging.exists():  # otherwise it moved with the whole folder
-        own.parent.mkdir(parents=True, exist_ok=True)
-        staging.rename(own)
-    imported = replace(entry.imported, path=own if source == staging else source)
-    optimizer = imported.optimizer
-    if optimizer is not None and (state := optimizer.get("state")) and Path(state).is_relative_to(staging):
-        optimizer = {**optimizer, "state": str(own / Path(state).relative_to(staging))}
-    workspace.add_checkpoint(
-        entry.name,
-        model=imported.path,
-        kind=imported.kind,
-        preparation=imported.preparation,
-        optimizer=optimizer,
-        notes=imported.notes,
-    )
-    return entry.name
 
 
 @contextmanager
@@ -194,6 +148,7 @@ def summary(workspace: Workspace, checkpoints: list[str], accuracy: float, surve
         "dropped": sum(split.broken for split in splits),
         "duplicates": sum(split.duplicates for split in splits),
         "leaks": sum(split.leaks for split in splits),
+        "notes": [note for name in checkpoints for note in workspace.checkpoint(name).notes.get("optimizer", [])],
         "accuracy": accuracy,
         "mispredictions": len(workspace.mispredictions("test", checkpoints[0])),
     }
@@ -201,18 +156,13 @@ def summary(workspace: Workspace, checkpoints: list[str], accuracy: float, surve
 
 def _of_data(dataset: Dataset) -> Workspace | None:
     """Return the workspace that holds this data, if there is one."""
-    known = (Workspace.open(name) for name in Workspace.names())
-    return next((found for found in known if found.data_fingerprint == dataset.fingerprint), None)
+    for name in Workspace.names():
+        with suppress(UserError):  # deleted meanwhile
+            if (found := Workspace.open(name)).data_fingerprint == dataset.fingerprint:
+                return found
+    return None
 
 
 def _name(dataset: Dataset) -> str:
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset.name).strip("-.") or "data"
     return f"{stem}-{dataset.fingerprint[:6]}"
-
-
-def _free_name(wanted: str, workspace: Workspace | None, place: Path) -> str:
-    """Return a checkpoint name that neither the workspace nor the staging folder uses."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip("-._")[:48] or "checkpoint"
-    used = set() if workspace is None else {path.name for path in workspace.path.glob("checkpoints/*")}
-    names = [stem, *(f"{stem}-{n}" for n in range(2, 1000))]
-    return next(name for name in names if name not in used and not (place / name).exists())

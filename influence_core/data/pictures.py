@@ -8,12 +8,13 @@ from PIL import Image
 from influence_core.errors import UserError
 
 PIXELS = 50_000_000  # of one image; more is refused before it is decoded
+FORMATS = ("PNG", "JPEG", "PPM", "GIF", "BMP", "WEBP", "TIFF")  # none that starts another program, as EPS does
 
 
 def decode(content: bytes, name: str) -> Image.Image:
     """Return an image; raises `UserError` naming one that cannot be read."""
     try:
-        picture = Image.open(io.BytesIO(content))
+        picture = Image.open(io.BytesIO(content), formats=FORMATS)
         if picture.width * picture.height > PIXELS:
             raise UserError(f"the image {name} has {picture.width} × {picture.height} pixels: make it smaller")
         picture.load()

@@ -42,6 +42,7 @@ class Source(ABC):
     columns: tuple[str, ...] = ()  # to choose from; empty where nothing is to be chosen
     image_columns: tuple[str, ...] = ()  # those of them that hold image files
     modality: Modality | None = None  # where nothing is to be chosen
+    of_files = False  # whether each row is a file, and its place that file's name
     numbered = False  # whether the class names stand for numbers that the data's maker gave
 
     @property
@@ -55,6 +56,10 @@ class Source(ABC):
 
     def class_names(self, label: str) -> tuple[str, ...]:
         """Return the class names that the source carries for a label column, in order of their numbers."""
+        return ()
+
+    def notes(self) -> tuple[str, ...]:
+        """Say what a person should know of the source, one sentence each."""
         return ()
 
     def sample(self) -> dict[str, list[Any]]:

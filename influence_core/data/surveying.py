@@ -12,8 +12,9 @@ from influence_core.data.checking import Usable, checked
 from influence_core.data.columns import choose
 from influence_core.data.dataset import Modality
 from influence_core.data.finding import Located, locate
-from influence_core.data.ids import SHIFT, as_hashes, content_hash, duplicates, repeated, shared
+from influence_core.data.ids import SHIFT, as_hashes, content_hash, duplicates, first_again, repeated, shared
 from influence_core.data.labels import Matching, in_order, match, problems
+from influence_core.data.noticing import Read, noticed
 from influence_core.data.source import Columns, Source, beginning, not_text
 from influence_core.errors import UserError
 from influence_core.events import Progress, through
@@ -79,11 +80,11 @@ def survey_data(spec: Sources, classes: tuple[str, ...], modality: Modality) -> 
     possible: missing files, unknown kinds, no such column, images for a checkpoint that reads text.
     """
     located = locate(spec)
-    columns: dict[Split, Columns] = {}
+    chosen: dict[Split, Columns] = {}
     for split, source in located.splits.items():
-        columns[split] = choose(source, spec, modality, classes, columns.get("train"))
-    labels = yield from through(read_labels(located, columns), Labels)
-    columns = {split: with_ids(spec, labels, split, located.splits[split], each) for split, each in columns.items()}
+        chosen[split] = choose(source, spec, modality, classes, chosen.get("train"))
+    labels = yield from through(read_labels(located, chosen), Labels)
+    columns = {split: with_ids(spec, labels, split, located.splits[split], each) for split, each in chosen.items()}
     prefixed = share_ids(labels, columns)
     own, numbered = own_names(located, columns)
     counts = in_order(labels.counts)
@@ -107,8 +108,9 @@ def survey_data(spec: Sources, classes: tuple[str, ...], modality: Modality) -> 
         classes=matching.classes,
         broken=tuple(look.listed),
         sample=tuple(look.sample),
+        notes=tuple(noticed(Read(located, chosen, columns, counts), classes)),
     )
-    stand_in_the_way = [*problems(matching, counts, labels.first, classes), *broken_problems(spec, found)]
+    stand_in_the_way = [*problems(matching, counts, labels.first, classes, spec.classes), *broken_problems(spec, found)]
     plan = Plan(located, columns, matching, prefixed, look.numbers, twice)
     yield DataSurvey(found, matching.names, tuple(stand_in_the_way), plan)
 
@@ -178,22 +180,14 @@ def with_ids(spec: Sources, labels: Labels, split: Split, source: Source, column
     unique = duplicates(ids) == 0
     if columns.id == spec.id_column:
         if not unique:
-            twice = first_twice(source, columns)
+            suspects = frozenset(repeated(ids).tolist())
+            rows = source.rows(columns, contents=False)
+            twice = first_again(row.id for row in rows if hash(row.id) in suspects)
             raise UserError(
                 f"the id {twice!r} stands more than once in {source.origin}: make ids unique, or choose another column"
             )
         return columns
     return columns if unique and 2 * len(ids) >= labels.rows[split] else columns._replace(id=None)
-
-
-def first_twice(source: Source, columns: Columns) -> str:
-    """Return the first id that stands a second time."""
-    seen: set[str] = set()
-    for row in source.rows(columns, contents=False):
-        if row.id.strip() and row.id in seen:
-            return row.id
-        seen.add(row.id)
-    raise RuntimeError(f"no id stands twice in {source.origin} any more")
 
 
 def share_ids(labels: Labels, columns: Mapping[Split, Columns]) -> bool:

@@ -27,11 +27,12 @@ class Blocks:
         self.writer, self.modality = writer, modality
         self._clear()
 
-    def add(self, own_id: str, content: str | bytes, label: int) -> None:
-        """Append a row."""
+    def add(self, own_id: str, content: str | bytes, label: int, file: str) -> None:
+        """Append a row; the file's name counts where the writer has a column for it."""
         self.ids.append(own_id)
         self.contents.append(content)
         self.labels.append(label)
+        self.files.append(file)
         self.size += len(content)
         if len(self.ids) >= BLOCK or self.size >= BLOCK_BYTES:
             self.flush()
@@ -39,13 +40,15 @@ class Blocks:
     def flush(self) -> None:
         """Write what is collected."""
         if self.ids:
-            self.writer.write({"id": self.ids, self.modality: self.contents, "label": self.labels})
+            cells = {"id": self.ids, self.modality: self.contents, "label": self.labels, "file": self.files}
+            self.writer.write(cells)
             self._clear()
 
     def _clear(self) -> None:
         self.ids: list[str] = []
         self.contents: list[str | bytes] = []
         self.labels: list[int] = []
+        self.files: list[str] = []
         self.size = 0
 
 
@@ -54,14 +57,15 @@ def write(spec: Sources, surveyed: DataSurvey, folder: Path) -> Iterator[Progres
 
     Without a test split every fifth usable row is held out as test. The caller writes
     ``dataset.json`` (`Dataset.describe`) and may then move the folder. Raises `UserError` with the
-    first problem where the look found one.
+    first problem where the look found one, and for rows that are other in number than the look counted.
     """
     if surveyed.problems:
         raise UserError(surveyed.problems[0])
     plan, modality = surveyed.plan, surveyed.found.modality
     folder.mkdir(parents=True, exist_ok=True)
-    columns = {"id": TYPES["id"], modality: TYPES[modality], "label": pa.int64()}
     for split, source in plan.located.splits.items():
+        columns = {"id": TYPES["id"], modality: TYPES[modality], "label": pa.int64()}
+        columns |= {"file": TYPES["file"]} if source.of_files else {}
         held_out = split == "train" and surveyed.found.held_out
         with ExitStack() as stack:
             main = Blocks(stack.enter_context(SplitWriter(folder / f"{split}.arrow", columns)), modality)
@@ -79,18 +83,24 @@ def write(spec: Sources, surveyed: DataSurvey, folder: Path) -> Iterator[Progres
             main.flush()
             held.flush()
     frames = {split: read_frame(folder / f"{split}.arrow") for split in SPLITS if split in surveyed.found.splits}
+    for split, frame in frames.items():
+        if len(frame) != (looked := surveyed.found.splits[split].rows):
+            raise UserError(
+                f"the data changed while they were read: {split} had {looked:,} usable rows at the look, "
+                f"now {len(frame):,}: check again"
+            )
     yield Dataset(plan.located.name, surveyed.label_names, frames, notes(surveyed))
 
 
-def named_rows(plan: Plan, split: Split, source: Source) -> Iterator[tuple[str, str | bytes, int]]:
-    """Yield (id, content, class number) of each usable row."""
+def named_rows(plan: Plan, split: Split, source: Source) -> Iterator[tuple[str, str | bytes, int, str]]:
+    """Yield (id, content, class number, file's name or place) of each usable row."""
     columns, matching = plan.columns[split], plan.matching
     naming = Naming(split, plan.twice[split])
     prefix = f"{split}-" if plan.prefixed else ""
     for row in checked(source, columns, matching.index.get, matching.few, plan.broken[split]):
         if isinstance(row, Usable) and row.number is not None:
             own = naming.name(content_hash(row.content)) if columns.id is None else prefix + row.id
-            yield own, row.content, row.number
+            yield own, row.content, row.number, str(row.place)
 
 
 def notes(surveyed: DataSurvey) -> Mapping[str, Any]:
