@@ -14,6 +14,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from influence_core.runs import client
+
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -50,6 +52,20 @@ class App:
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+
+
+@contextmanager
+def served(home: Path) -> Iterator[App]:
+    """The app for a home that this process shares; its server and its engine end with the block."""
+    home.mkdir(parents=True, exist_ok=True)
+    server = App(home)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+        client.stop_engine()
+        client.close()
 
 
 @contextmanager

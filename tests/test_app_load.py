@@ -1,7 +1,8 @@
 """The Load page: demos, entries that become a check, what it found, what is confirmed, and what is opened."""
 
+import numpy as np
 import pytest
-from workspaces import HOSTILE, catch_runs, open_app, tiny_workspace, use_home
+from workspaces import HOSTILE, add_checkpoint, catch_runs, open_app, tiny_workspace, use_home
 
 from influence_core.demo import prepare as demo
 from influence_core.errors import UserError
@@ -495,6 +496,20 @@ def test_opening_another_workspace_selects_it(home):
     assert "example" not in app.query_params
 
 
+def test_opening_a_second_checkpoint_of_a_workspace_selects_it(home):
+    workspace = tiny_workspace("mine")
+    add_checkpoint(workspace, "second", np.random.default_rng(4))
+    run = RunDirectory.create(OpenSpec(checkpoint="/models/b", data="/data/train.csv"))
+    run.claim()
+    value = {"workspace": "mine", "checkpoint": "second", "notes": ["optimizer.pt is not used: choose warm"]}
+    run.append(Result(value={**value, "rows": {}, "accuracy": 0.5, "mispredictions": 1}))
+    run.finish()
+    app = open_app("load", run=run.id)
+    assert "optimizer.pt is not used: choose warm" in [found.value for found in app.main.text]
+    app.button(key="open_it").click().run()
+    assert app.query_params["checkpoint"] == "second"
+
+
 @pytest.mark.parametrize("name", ["demo:movie-reviews", "demo:fashion-mnist"])
 def test_a_demo_is_prepared_in_the_page_and_opened(monkeypatch, home, name):
     def prepare(asked):
@@ -528,3 +543,18 @@ def test_a_demo_that_cannot_be_fetched_says_why(monkeypatch, home):
 
 def test_every_demo_has_its_words():
     assert set(demos.WORDS) == set(demos.DEMOS)
+
+
+def test_what_a_look_tells_of_the_data_is_shown(home):
+    app, _ = checked(notes=("2 files are no images and passed over in /data (first: a*b/notes.txt).",))
+    (said,) = [found.value for found in app.main.caption if "passed over" in found.value]
+    assert "a\\*b" in said
+    assert not open_button(app).disabled
+
+
+def test_a_class_that_was_chosen_for_a_label_since_renamed_goes_with_checking_again(monkeypatch, home):
+    spec = CHECK.model_copy(update={"classes": {"nay": "negative", "pos": "positive"}})
+    app, _ = checked(problems=["label 'nay' was given a class, but the data have no such label"], spec=spec)
+    made = catch_runs(monkeypatch)
+    app.button(key="check_again").click().run()
+    assert RunDirectory.open(made[0]).spec() == CHECK.model_copy(update={"classes": {"pos": "positive"}})

@@ -58,6 +58,36 @@ def test_open_prints_the_workspace_that_the_other_commands_take(home, run, tiny_
     assert f"{len(rows)} of 40 wrong in test" in out
 
 
+def test_a_second_checkpoint_is_named_wherever_results_are_its(opened, run, data_files, tmp_path):
+    from checkpoints import save_tiny_checkpoint
+
+    other = save_tiny_checkpoint(tmp_path / "other", seed=5, trained=False)
+    code, out, err = run("open", other, data_files[0], "--test", data_files[1], "--max-length", "16")
+    assert code == 0
+    assert "give --checkpoint other to the other commands" in out
+    assert "class: negative → negative" in err  # before anything ran
+    found = good(run, "checkpoints", opened.name)
+    assert [row["name"] for row in found] == ["tiny-bert", "other"]
+    assert found[1]["prepared"] == {"max_length": 16}
+    assert "other" in run("checkpoints", opened.name)[1]
+    assert "predicted by other" in run("mispredictions", opened.name, "--checkpoint", "other")[1]
+    example = opened.mispredictions("test", "other")["id"].iloc[0]
+    out = run("rank", opened.name, "--example", example, "--checkpoint", "other", "--top", "2")[1]
+    assert "tracin at other, scope last:1" in out
+    refusal = refused(run, "rank", opened.name, "--example", example, "--checkpoint", "other", "--method", "abif")
+    assert f"index {opened.name} --checkpoint other" in refusal
+
+
+def test_check_reports_and_makes_nothing(home, run, tiny_checkpoint, data_files):
+    from influence_core.workspace import Workspace
+
+    value = good(run, "open", tiny_checkpoint, data_files[0], "--check")
+    assert value["label_names"] == ["negative", "positive"]
+    assert value["problems"] == []
+    assert value["data"]["held_out"] is True
+    assert Workspace.names() == []
+
+
 def test_rank_and_index(opened, run):
     example = opened.mispredictions()["id"].iloc[0]
     value = good(run, "rank", opened.name, "--example", example, "--top", "5")

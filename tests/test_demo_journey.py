@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from homes import living_in
 
 from influence_core.attribution.base import Query
 from influence_core.attribution.projection import Projection
@@ -19,9 +20,7 @@ ROWS = 512
 
 @pytest.fixture(scope="module", params=sorted(demos()))
 def demo(request, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INFLUENCE_HOME", str(tmp_path_factory.mktemp("demo")))
-        patch.delenv("INFLUENCE_DATABASE_URL", raising=False)
+    with living_in(tmp_path_factory.mktemp("demo")):
         list(prepare(request.param))
         yield Workspace.open(request.param)
 

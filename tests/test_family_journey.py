@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from family_checkpoints import FAMILIES, save_family, write_family_data
+from homes import living_in
 
 from influence_core.data.opening import run as open_workspace
 from influence_core.events import Result, Step
@@ -20,9 +21,7 @@ def journey(request, tmp_path_factory):
     """One family's workspace in a home of its own, with its name and files."""
     family = request.param
     place = tmp_path_factory.mktemp(family)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INFLUENCE_HOME", str(place / "home"))
-        patch.delenv("INFLUENCE_DATABASE_URL", raising=False)
+    with living_in(place / "home"):
         checkpoint = save_family(place / "model", family)
         train, test = write_family_data(place / "data", family)
         spec = OpenSpec(checkpoint=str(checkpoint), data=str(train), test=str(test), scope="last:1")

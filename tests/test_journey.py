@@ -7,12 +7,12 @@ import re
 import shutil
 
 import pytest
-from browser import App, choose, chromium, keyed, open_page, picture, press, query, settled
+from browser import App, choose, chromium, keyed, open_page, picture, press, query, served, settled
+from homes import living_in
 from playwright.sync_api import expect
 
 from influence_core.demo.prepare import prepare
 from influence_core.labels import LabelStore
-from influence_core.runs import client
 from influence_core.runs.directory import RunDirectory
 from influence_core.settings import METHOD_NAMES
 from influence_core.specs import RankSpec
@@ -28,23 +28,12 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def demo_home(home):
-    """The demo, prepared in a home that this process shares with the app; its engine ends with the tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INFLUENCE_HOME", str(home))
-        patch.delenv("INFLUENCE_DATABASE_URL", raising=False)
+def app(home):
+    """The demo, prepared in a home that this process shares with the app."""
+    with living_in(home):
         list(prepare())
-        yield home
-        client.stop_engine()
-        client.close()
-
-
-@pytest.fixture(scope="module")
-def app(demo_home):
-    server = App(demo_home)
-    server.start()
-    yield server
-    server.kill()
+        with served(home) as server:
+            yield server
 
 
 @pytest.fixture(scope="module")
@@ -206,9 +195,9 @@ def test_a_run_survives_its_tab_and_the_death_of_the_app(app, browser):
     expect(again.get_by_text("Cancelled").nth(1)).to_be_visible()  # the first is the filter's
 
 
-def test_every_page_is_guarded_as_a_deep_link_on_a_cold_server(demo_home, browser):
+def test_every_page_is_guarded_as_a_deep_link_on_a_cold_server(home, browser):
     for name in ("correct", "load", "relabel"):  # each the first thing that a fresh server is asked for
-        server = App(demo_home)
+        server = App(home)
         server.start()
         page = open_page(browser)
         try:

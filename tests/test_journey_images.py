@@ -3,13 +3,13 @@
 import re
 
 import pytest
-from browser import App, chromium, fill, keyed, open_page, picture, press, query, settled
+from browser import chromium, fill, keyed, open_page, picture, press, query, served, settled
+from homes import living_in
 from playwright.sync_api import Page, expect
 
 from influence_core.demo.prepare import prepare
 from influence_core.home import read_json
 from influence_core.labels import LabelStore
-from influence_core.runs import client
 from influence_core.runs.directory import RunDirectory
 from influence_core.workspace import Workspace
 
@@ -18,24 +18,12 @@ DEMO = "demo:fashion-mnist"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """The demo, prepared in a home that this process shares with the app; its engine ends with the tests."""
-    path = tmp_path_factory.mktemp("images") / "home"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INFLUENCE_HOME", str(path))
-        patch.delenv("INFLUENCE_DATABASE_URL", raising=False)
+def app(tmp_path_factory):
+    """The demo, prepared in a home that this process shares with the app."""
+    with living_in(tmp_path_factory.mktemp("images") / "home") as home:
         list(prepare(DEMO))
-        yield path
-        client.stop_engine()
-        client.close()
-
-
-@pytest.fixture(scope="module")
-def app(home):
-    server = App(home)
-    server.start()
-    yield server
-    server.kill()
+        with served(home) as server:
+            yield server
 
 
 @pytest.fixture(scope="module")

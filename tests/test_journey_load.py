@@ -4,11 +4,10 @@ import re
 
 import pandas as pd
 import pytest
-from browser import App, choose, chromium, entry, fill, keyed, open_page, picture, press, query, settled
+from browser import choose, chromium, entry, fill, keyed, open_page, picture, press, query, served, settled
 from checkpoints import sentences
 from playwright.sync_api import expect
 
-from influence_core.runs import client
 from influence_core.runs.directory import RunDirectory
 from influence_core.specs import CheckSpec, OpenSpec
 from influence_core.workspace import Workspace
@@ -19,13 +18,8 @@ LABELS = {"negative": "schlecht", "positive": "gut"}
 
 @pytest.fixture
 def app(home):
-    server = App(home)
-    home.mkdir(parents=True, exist_ok=True)
-    server.start()
-    yield server
-    server.kill()
-    client.stop_engine()
-    client.close()
+    with served(home) as server:
+        yield server
 
 
 @pytest.fixture

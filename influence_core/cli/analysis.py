@@ -10,8 +10,9 @@ from influence_core.cli.output import Checkpoint, Json, Name, Scope, emit, follo
 from influence_core.cli.settings import Method, SetOptions, settings_of
 from influence_core.errors import UserError
 from influence_core.events import Result, Step
+from influence_core.home import read_json
 from influence_core.runs import registry
-from influence_core.specs import CorrectionSpec, IndexSpec
+from influence_core.specs import WARM_BATCHES, CorrectionSpec, IndexSpec
 from influence_core.workspace import Workspace
 
 STEP_COLUMNS = (
@@ -26,6 +27,12 @@ STEP_COLUMNS = (
     "retention",
     "changed",
 )
+
+STATES = {
+    "checkpoint": "state from the checkpoint",
+    "warm": f"state warmed over {WARM_BATCHES} batches",
+    "zeros": "no state at the start",
+}
 
 
 def index(
@@ -120,6 +127,7 @@ def correct(
                     print("  ".join(name.rjust(10) for name in STEP_COLUMNS[:-1]))
                     header = True
                 _print_step(event)
+        about = read_json(result / "manifest.json")
         if keep is not None:
             outcome["checkpoint"] = found.keep(result, keep).name
     if json:
@@ -128,6 +136,8 @@ def correct(
     flip = f"flipped at step {outcome['flip_step']}" if outcome["flipped"] else "did not flip"
     own = outcome["base_flip_step"]
     print(f"\n{flip}; without correction it {'does not flip' if own is None else f'flips at step {own}'}")
+    used = about["optimizer"]
+    print(f"{about['checkpoint']}: {used['kind']}, η {used['learning_rate']:g}, {STATES[about['optimizer_state']]}")
     if outcome["stale"]:
         print(f"{outcome['stale']} training rows were scored by labels they no longer have: build the index to refresh")
     print(f"retention {number(100 * outcome['retention'])} %")

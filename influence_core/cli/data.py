@@ -110,7 +110,42 @@ def open_(
         print(line, file=sys.stdout if check else sys.stderr)
     if not check:
         with tempfile.TemporaryDirectory() as temporary:
-            _show(finish(make(spec, found, Path(temporary))), json)
+            value = finish(make(spec, found, Path(temporary)))
+        emit(value) if json else _opened(value)
+
+
+def _opened(value: dict[str, Any]) -> None:
+    """Say what was opened, and how to name the checkpoint where it is not the workspace's first."""
+    rows = ", ".join(f"{count:,} {split}" for split, count in value["rows"].items() if count)
+    listed = {name: ", ".join(value[name]) for name in ("checkpoints", "classes")}
+    pairs({**{name: own for name, own in value.items() if name != "notes"}, "rows": rows, **listed})
+    for note in value["notes"]:
+        print(f"note: {note}")
+    if Workspace.open(value["workspace"]).checkpoint().name != value["checkpoint"]:
+        print(f"the workspace had a checkpoint already: give --checkpoint {value['checkpoint']} to the other commands")
+
+
+def checkpoints(workspace: Name, json: Json = False) -> None:
+    """List a workspace's checkpoints, the first (the default) first."""
+    rows: list[dict[str, Any]] = [
+        {
+            "name": entry.name,
+            "kind": entry.kind,
+            "parent": entry.parent,
+            "path": entry.path,
+            "step": entry.notes.get("step"),
+            "optimizer": (entry.optimizer or {}).get("kind"),
+            "prepared": entry.preparation.key,
+        }
+        for entry in Workspace.open(workspace).checkpoints()
+    ]
+    if json:
+        emit(rows)
+        return
+    shown = [
+        {**row, "prepared": ", ".join(f"{name} {value}" for name, value in row["prepared"].items())} for row in rows
+    ]
+    table([{name: "" if own is None else own for name, own in row.items()} for row in shown], list(rows[0]))
 
 
 def mispredictions(
@@ -125,7 +160,7 @@ def mispredictions(
     rows: list[dict[str, Any]] = [
         {
             "id": row["id"],
-            "text": row.get("text", ""),
+            "text": row.get("text", row.get("file", "")),
             "label": names[row["label"]],
             "prediction": names[row["prediction"]],
             "confidence": float(row["confidence"]),
@@ -137,7 +172,8 @@ def mispredictions(
         emit(rows)
     else:
         table(rows, ["id", "label", "prediction", "confidence", "loss", "text"])
-        print(f"{len(rows)} of {len(found.dataset.splits[split])} wrong in {split}")
+        name = found.checkpoint(checkpoint).name
+        print(f"{len(rows)} of {len(found.dataset.splits[split])} wrong in {split}, predicted by {name}")
 
 
 def _show(value: dict[str, Any], json: bool) -> None:
@@ -149,3 +185,4 @@ def register(app: typer.Typer) -> None:
     app.add_typer(demo_app, name="demo")
     app.command("open")(open_)
     app.command("mispredictions")(mispredictions)
+    app.command("checkpoints")(checkpoints)

@@ -1,7 +1,9 @@
 """Commands about labels: relabel, labels export, labels import."""
 
 import getpass
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,24 +58,23 @@ def labels_export(
 ) -> None:
     """Write current labels, or all events; CSV cells are safe to open in a spreadsheet."""
     found, store = Workspace.open(workspace), LabelStore()
-    texts = dict(zip(found.train["id"], found.train["text"], strict=True)) if "text" in found.train else {}
-    rows: Any = (
-        store.history(found.data_fingerprint)
-        if events
-        else current_labels(store, found.data_fingerprint, found.original_labels(), texts)
-    )
-    content = export(rows, format)
-    if out is not None:
-        try:
-            out.write_bytes(content)
-        except OSError as error:
-            raise UserError(f"{out} cannot be written ({error.strerror}): give another file") from None
+    data = found.data_fingerprint
+    rows: Any = store.history(data) if events else current_labels(store, data, found.training_rows())
+    with tempfile.TemporaryFile() as made:  # whole before anything is written over
+        count = export(rows, format, made)
+        made.seek(0)
+        if out is not None:
+            try:
+                with out.open("wb") as stream:
+                    shutil.copyfileobj(made, stream)
+            except OSError as error:
+                raise UserError(f"{out} cannot be written ({error.strerror}): give another file") from None
+        elif not json:
+            shutil.copyfileobj(made, sys.stdout.buffer)
     if json:
-        emit({"rows": len(rows), "format": format, "file": str(out) if out else None})
+        emit({"rows": count, "format": format, "file": str(out) if out else None})
     elif out is not None:
-        print(f"{len(rows)} rows written to {out}")
-    else:
-        sys.stdout.buffer.write(content)
+        print(f"{count} rows written to {out}")
 
 
 @labels_app.command("import")
@@ -84,14 +85,14 @@ def labels_import(
     found = Workspace.open(workspace)
     if not file.is_file():
         raise UserError(f"{file} is missing: give an existing .csv, .jsonl or .parquet file")
-    changes, problems = read_import(file, found.label_names, set(found.train["id"]))
+    changes, problems = read_import(file, found.label_names)
     counts = apply_import(
         LabelStore(),
         changes,
         problems,
         workspace=found.name,
         data_fingerprint=found.data_fingerprint,
-        originals=found.original_labels(),
+        originals=found.original_labels(change.example for change in changes),
         annotator=who(annotator),
         source=file.name,
         dry_run=dry_run,

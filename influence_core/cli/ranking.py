@@ -60,7 +60,9 @@ def rank(
         )
         return
     word = {"proponents": "support", "opponents": "oppose"}
-    print(f"{ranking.method}, scope {ranking.scope}, {ranking.rows} rows, ordered by {ranking.by}")
+    print(f"{ranking.method} at {ranking.checkpoint}, scope {ranking.scope}, {ranking.rows} rows, by {ranking.by}")
+    if "checkpoints" in ranking.notes:
+        print("η: " + ", ".join(f"{number(eta)}" for eta in ranking.notes["eta"]))
     if ranking.notes.get("eta_known") is False:
         print("the checkpoint's learning rate is unknown: η = 1 in the scores")
     if ranking.notes.get("prefix") not in (None, "kept"):
@@ -128,7 +130,7 @@ def suspects(
     if json:
         emit(rows)
         return
-    print(f"{value.method}, scope {value.scope}, {value.rows} rows by influence on themselves")
+    print(f"{value.method} at {value.checkpoint}, scope {value.scope}, {value.rows} rows by influence on themselves")
     table(rows, ("id", "score", "label", "text"))
     if value.stale:
         print(f"\n{value.stale} rows were relabelled since their products were made: --refresh projects them again")

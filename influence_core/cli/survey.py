@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from influence_core.survey import CheckpointFound, DataFound, Survey
 
-SHOWN = 10  # broken rows
+SHOWN = 10  # classes and broken rows
 
 
 def words(survey: Survey) -> Iterator[str]:
@@ -28,14 +28,23 @@ def _data(found: DataFound) -> Iterator[str]:
     yield f"data: {found.source}, {rows} ({columns}ids {'from ' + found.id_column if found.id_column else 'made'})"
     if found.held_out:
         yield "  no test split was given: every fifth training row is held out as one"
-    for label, name in found.classes.items():
-        yield f"class: {label} → {name or 'nothing'} ({found.labels.get(label, 0):,} rows, by {found.matched})"
+    how = "" if found.matched == "none" else f", by {found.matched}"
+    yield from (f"  {note}" for note in found.notes)
+    for label, name in list(found.classes.items())[:SHOWN]:
+        yield f"class: {label} → {name or 'no class yet'} ({counted(found.labels.get(label, 0))}{how})"
+    if len(found.classes) > SHOWN:
+        yield f"… and {len(found.classes) - SHOWN:,} more labels"
     for name, split in found.splits.items():
         if split.duplicates or split.leaks:
-            leaks = f", {split.leaks:,} stand in the training split as well" if split.leaks else ""
-            yield f"{name}: {split.duplicates:,} rows repeat an input{leaks}"
+            leaks = f", {split.leaks:,} of its inputs stand in the training split as well" if split.leaks else ""
+            yield f"{name}: {counted(split.duplicates)} with an input that stood before{leaks}"
     broken = sum(split.broken for split in found.splits.values())
     for row in found.broken[:SHOWN]:
         yield f"cannot be used: {row.position}: {row.reason}"
     if broken > SHOWN:
         yield f"… {broken - SHOWN:,} more rows cannot be used"
+
+
+def counted(rows: int) -> str:
+    """Write a number of rows."""
+    return "1 row" if rows == 1 else f"{rows:,} rows"

@@ -4,17 +4,23 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from itertools import islice
+from typing import IO, Any
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from influence_core.errors import UserError
 from influence_core.labels.events import LabelEvent
 from influence_core.labels.store import LabelStore
 
 FORMATS = ("csv", "jsonl", "parquet")
+BLOCK = 4096  # rows in memory
+Record = Mapping[str, Any]
+Write = Callable[[Sequence[Record]], None]
 
 # A spreadsheet takes a cell that begins with one of these for a formula (full-width forms included):
 # https://owasp.org/www-community/attacks/CSV_Injection
@@ -39,54 +45,52 @@ class CurrentLabel:
 def current_labels(
     store: LabelStore,
     data_fingerprint: str,
-    originals: Mapping[str, str],
-    texts: Mapping[str, str],
+    rows: Iterable[tuple[str, str, str]],
     cursor: int | None = None,
-) -> list[CurrentLabel]:
-    """Return every row of ``originals`` (example -> the dataset's label) with its label up to a cursor."""
+) -> Iterator[CurrentLabel]:
+    """Yield every row, given as (example, text, the dataset's label), with its label up to a cursor.
+
+    In memory are the events alone, so ``rows`` may be as many as they like.
+    """
     last: dict[str, LabelEvent] = {}
     for past in store.history(data_fingerprint):
         if cursor is not None and (past.seq or 0) > cursor:
             break
         if past.verdict in ("change", "confirm", "undo"):
             last[past.example] = past
-    rows = []
-    for example, original in originals.items():
+    for example, text, original in rows:
         event = last.get(example)
-        text = texts.get(example, "")
         if event is None:
-            rows.append(CurrentLabel(example, text, original, original))
+            yield CurrentLabel(example, text, original, original)
         else:
-            rows.append(CurrentLabel(example, text, original, event.new, event.annotator, event.at, event.note))
-    return rows
+            yield CurrentLabel(example, text, original, event.new, event.annotator, event.at, event.note)
 
 
-def export(rows: Sequence[LabelEvent] | Sequence[CurrentLabel], format: str) -> bytes:
-    """Write events or current labels as ``csv``, ``jsonl`` or ``parquet``, one row each, in UTF-8.
+def export(rows: Iterable[LabelEvent] | Iterable[CurrentLabel], format: str, stream: IO[bytes]) -> int:
+    """Write events or current labels as ``csv``, ``jsonl`` or ``parquet``, one row each, in UTF-8; returns how many.
 
     In CSV every cell that a spreadsheet would run as a formula (beginning with = + - @, tab,
     carriage return or newline, after any apostrophes) gets one apostrophe in front;
-    `read_import` takes it off again. JSON lines and Parquet carry the values unchanged.
+    `read_import` takes it off again. JSON lines and Parquet carry the values unchanged. A block of
+    rows is in memory at a time.
 
     Raises:
         UserError: an unknown format.
     """
     if format not in FORMATS:
         raise UserError(f"export format {format!r} is not one of {', '.join(FORMATS)}: choose one of them")
-    records = [row.model_dump() if isinstance(row, LabelEvent) else asdict(row) for row in rows]
-    # An empty list has no type to ask: it is taken for current labels.
-    columns = (
-        list(LabelEvent.model_fields)
-        if rows and isinstance(rows[0], LabelEvent)
-        else [field.name for field in fields(CurrentLabel)]
-    )
-    if format == "csv":
-        return _csv(records, columns)
-    if format == "jsonl":
-        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode("utf-8")
-    # Text stays text where a column holds only missing values; seq is the one number.
-    types = {column: "Int64" if column == "seq" else "string" for column in columns}
-    return bytes(pd.DataFrame(records, columns=columns).astype(types).to_parquet(index=False))
+    given: Iterator[LabelEvent | CurrentLabel] = iter(rows)
+    block = list(islice(given, BLOCK))
+    # No rows have no type to ask: they are taken for current labels.
+    events = bool(block) and isinstance(block[0], LabelEvent)
+    columns = list(LabelEvent.model_fields) if events else [field.name for field in fields(CurrentLabel)]
+    count = 0
+    with WRITERS[format](stream, columns) as write:
+        while block:
+            write([row.model_dump() if isinstance(row, LabelEvent) else vars(row) for row in block])
+            count += len(block)
+            block = list(islice(given, BLOCK))
+    return count
 
 
 def defuse(cell: str) -> str:
@@ -99,12 +103,37 @@ def undefuse(cell: str) -> str:
     return cell[1:] if _defused.match(cell) else cell
 
 
-def _csv(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
-    out = io.StringIO(newline="")
+@contextmanager
+def _csv(stream: IO[bytes], columns: Sequence[str]) -> Iterator[Write]:
+    text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
     # Every cell is quoted, so that no separator of another locale opens a new cell.
-    writer = csv.writer(out, quoting=csv.QUOTE_ALL)
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
     writer.writerow(columns)
-    for record in records:
-        cells = (record[column] for column in columns)
-        writer.writerow(["" if cell is None else defuse(str(cell)) for cell in cells])
-    return out.getvalue().encode("utf-8")
+
+    def write(records: Sequence[Record]) -> None:
+        for record in records:
+            cells = (record[column] for column in columns)
+            writer.writerow(["" if cell is None else defuse(str(cell)) for cell in cells])
+
+    yield write
+    text.detach()  # flushed, and the stream stays open
+
+
+@contextmanager
+def _json_lines(stream: IO[bytes], columns: Sequence[str]) -> Iterator[Write]:
+    def write(records: Sequence[Record]) -> None:
+        for record in records:
+            stream.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8"))
+
+    yield write
+
+
+@contextmanager
+def _parquet(stream: IO[bytes], columns: Sequence[str]) -> Iterator[Write]:
+    # Text stays text where a column holds only missing values; seq is the one number.
+    schema = pa.schema([(column, pa.int64() if column == "seq" else pa.string()) for column in columns])
+    with pq.ParquetWriter(stream, schema) as writer:
+        yield lambda records: writer.write_table(pa.Table.from_pylist(list(records), schema))
+
+
+WRITERS = {"csv": _csv, "jsonl": _json_lines, "parquet": _parquet}

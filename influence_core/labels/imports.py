@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,12 @@ class ImportProblem:
     message: str
 
 
-def read_import(
-    path: Path | str, label_names: Sequence[str], known_ids: Collection[str]
-) -> tuple[list[ImportedLabel], list[ImportProblem]]:
+def read_import(path: Path | str, label_names: Sequence[str]) -> tuple[list[ImportedLabel], list[ImportProblem]]:
     """Read labels from a ``.csv``, ``.jsonl`` or ``.parquet`` file.
 
     Columns: ``example``, ``label``, and if wanted ``note`` and ``expect``; others are ignored.
     ``current`` serves for a missing ``label``, so an export of current labels can be read back.
-    Apostrophes that the CSV export put before formulas are taken off.
+    Apostrophes that the CSV export put before formulas are taken off. Which examples there are, `apply_import` knows.
 
     Raises:
         UserError: the file as a whole cannot be read, or lacks a column.
@@ -54,15 +52,13 @@ def read_import(
     format = path.suffix.lower().removeprefix(".")
     if format not in FORMATS:
         raise UserError(f"labels file {path.name!r} is not .csv, .jsonl or .parquet: convert it to one of them")
-    known, names = set(known_ids), set(label_names)
+    names = set(label_names)
     changes: list[ImportedLabel] = []
     problems: list[ImportProblem] = []
     lines: dict[str, int] = {}
     for line, record in _records(path, format):
         try:
             change = _imported(line, record)
-            if change.example not in known:
-                raise UserError(f"example {change.example!r} is not in the data")
             if change.label not in names:
                 raise UserError(f"label {change.label!r} is not one of {', '.join(label_names)}")
             first = lines.setdefault(change.example, line)
@@ -91,8 +87,8 @@ def apply_import(
 
     Returns ``{"changed", "unchanged", "conflicts", "unknown"}``: rows that (would) set a new label;
     rows whose label is so already (no event, so a second import changes nothing); rows whose
-    ``expect`` is not the current label; rows that cannot be used. ``originals`` maps every example
-    to the dataset's own label. With ``dry_run`` the counts only, and no write lock.
+    ``expect`` is not the current label; rows that cannot be used. ``originals`` maps every example of
+    the file that is in the data to the dataset's own label. With ``dry_run`` the counts only, and no write lock.
 
     Raises:
         UserError: not a dry run, and there are unusable rows: the first is named.

@@ -76,7 +76,7 @@ def ranked(workspace: Workspace, evidence: Evidence, scale: float, on_relabel: C
             with st.container(gap="xsmall"):
                 _place(evidence, scale, on_relabel, key)
                 _labels(evidence)
-                _notes(evidence)
+                _notes(evidence, evidence.text)
 
 
 def _place(evidence: Evidence, scale: float, on_relabel: Callable[[str], None], key: str) -> None:
@@ -106,8 +106,8 @@ def _labels(evidence: Evidence) -> None:
             st.badge(plain(f"gold says {evidence.gold}"), icon=FLAG, color="violet")
 
 
-def _notes(evidence: Evidence) -> None:
-    notes = [evidence.id, evidence.detail]
+def _notes(evidence: Evidence, file: str = "") -> None:
+    notes = [evidence.id, file, evidence.detail]
     if evidence.stale:
         notes.append("its label changed since these scores were made")
     if evidence.zero_norm:

@@ -86,7 +86,8 @@ def strip(workspace: Workspace, checkpoint: Checkpoint, example: str | None) -> 
         said = outcome(workspace, row)
         if contents.has_images(workspace):
             pictures.picture(workspace, example, pictures.STRIP, f"the selected example, {said}")
-            st.text(f"{example}{where} · {said}", width="stretch")
+            file = contents.beginning(workspace, example)
+            st.text(f"{example}{where} · {said}{f' · {file}' if file else ''}", width="stretch")
         else:
             st.text(f"{example}{where} · {said} “{contents.beginning(workspace, example)}”", width="stretch")
 

@@ -64,10 +64,12 @@ def prepare_demo(name: str) -> None:
     progress.empty()
 
 
-def open_workspace(name: str) -> None:
-    """Select a workspace and go to its mispredictions; does not return."""
+def open_workspace(name: str, checkpoint: str | None = None) -> None:
+    """Select a workspace (and one of its checkpoints) and go to its mispredictions; does not return."""
     first = next(iter(Workspace.names()), None)
     state.select(workspace=name)  # drops what belonged to the one before
     if name == first:
         state.select(workspace=None)
-    state.go("mispredictions", run=None)
+    if checkpoint == Workspace.open(name).checkpoint().name:
+        checkpoint = None
+    state.go("mispredictions", checkpoint=checkpoint, run=None)

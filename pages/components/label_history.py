@@ -1,5 +1,6 @@
 """What was decided about one row, by whom and when; and the files with all decisions."""
 
+import io
 from collections.abc import Sequence
 from functools import partial
 
@@ -50,12 +51,13 @@ def history_table(history: Sequence[LabelEvent]) -> None:
 
 def exported(workspace: Workspace, what: str, format: str) -> bytes:
     """Return a file with all events, or with every training row's label as it stands."""
-    store = LabelStore()
-    if what == "events":
-        return export(store.history(workspace.data_fingerprint), format)
-    train = workspace.train
-    texts = dict(zip(train["id"], train["text"], strict=True)) if "text" in train else {}
-    return export(current_labels(store, workspace.data_fingerprint, workspace.original_labels(), texts), format)
+    store, data, file = LabelStore(), workspace.data_fingerprint, io.BytesIO()
+    export(
+        store.history(data) if what == "events" else current_labels(store, data, workspace.training_rows()),
+        format,
+        file,
+    )
+    return file.getvalue()
 
 
 def export_menu(workspace: Workspace) -> None:

@@ -90,5 +90,8 @@ def outcome(found: dict[str, object]) -> None:
             for number, label in enumerate(workspace.label_names)
         )
     )
+    notes = found.get("notes")
+    for note in notes if isinstance(notes, list) else []:
+        st.text(str(note))
     if st.button("Open it", key="open_it", type="primary", icon=":material/play_arrow:"):
-        open_workspace(name)
+        open_workspace(name, str(found["checkpoint"]) if "checkpoint" in found else None)

@@ -56,6 +56,8 @@ def _checkpoints(found: Sequence[CheckpointFound]) -> None:
 def _rows(data: DataFound) -> None:
     st.markdown("**Data**")
     st.text(f"{data.source}: {survey_words.rows_words(data.splits, data.held_out)}")
+    for note in data.notes:
+        st.caption(f":material/info: {plain(note)}")
     for said in survey_words.copies_words(data.splits):
         st.warning(plain(said), icon=":material/content_copy:")
 
@@ -94,6 +96,7 @@ def _ways_on(
     kept = spec.model_dump(exclude={"kind"})
     if "label_column" in columns:
         kept["classes"] = {}  # other labels
+    kept["classes"] = {label: name for label, name in kept["classes"].items() if label in survey.data.labels}
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button(
             f"Open ({opening_estimate(survey).words})",
