@@ -1,6 +1,6 @@
 """One training step on L_{B_t} + Σ_q ε_q · l_{B_q} as a pure function."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -123,6 +123,33 @@ class TrainingStep:
         for q, (batch, weights) in enumerate(groups):
             extra = self._group_gradients(parameters, statistics, batch, weights, t, q)
             gradients = {name: value + epsilon[q].to(value) * extra[name] for name, value in gradients.items()}
+        parameters, state = update(self.optimizer, parameters, gradients, optimizer_state)
+        return parameters, state._replace(buffers=moved)
+
+    def group_gradients(
+        self,
+        parameters: Parameters,
+        optimizer_state: OptimizerState,
+        perturbation: Perturbation,
+        t: int,
+        groups: Iterable[int] | None = None,
+    ) -> Parameters:
+        """Return the ∇l_{B_q} that step t would add, {name: [groups, *shape]}, of all groups unless some are named."""
+        statistics = self._statistics(optimizer_state.buffers)
+        found = [
+            self._group_gradients(parameters, statistics, *perturbation.group(q), t, q)
+            for q in (range(perturbation.groups) if groups is None else groups)
+        ]
+        return {name: torch.stack([gradients[name] for gradients in found]) for name in parameters}
+
+    def with_gradients(
+        self, parameters: Parameters, optimizer_state: OptimizerState, epsilon: Tensor, groups: Parameters, t: int
+    ) -> tuple[Parameters, OptimizerState]:
+        """Return what step t returns, with the ∇l_{B_q} given ({name: [Q, *shape]}) and not computed."""
+        gradients, moved = self._base_gradients(parameters, self._statistics(optimizer_state.buffers), t)
+        gradients = {
+            name: value + torch.tensordot(epsilon.to(value), groups[name], 1) for name, value in gradients.items()
+        }
         parameters, state = update(self.optimizer, parameters, gradients, optimizer_state)
         return parameters, state._replace(buffers=moved)
 
