@@ -49,6 +49,29 @@ class Step(Event):
     changed: list[str]
 
 
+class Correlation(BaseModel):
+    """R(t) of one method at one step; None where it is not defined (all shifts equal)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    own: float | None  # of this repeat
+    r: float | None  # over the repeats up to this one, with the 95 % band
+    low: float | None
+    high: float | None
+
+
+class Fading(Event):
+    """One step of one repeat of the fading study, from step 1; repeats that were kept come at once."""
+
+    type: Literal["fading"] = "fading"
+    repeat: int  # from 1
+    repeats: int
+    step: int
+    integrated_lr: float
+    divergence: float  # mean ‖θ_ε − θ_0‖ over the perturbed trajectories
+    methods: dict[str, Correlation]
+
+
 class Result(Event):
     """The last event of a run that finished: its outcome, as JSON."""
 
@@ -56,8 +79,9 @@ class Result(Event):
     value: dict[str, Any]
 
 
-AnyEvent = Annotated[Progress | Step | Result, Field(discriminator="type")]
-Events = Iterator[Progress | Step | Result]
+Written = Progress | Step | Fading | Result
+AnyEvent = Annotated[Written, Field(discriminator="type")]
+Events = Iterator[Written]
 
 T = TypeVar("T")
 
@@ -78,9 +102,9 @@ def through(events: Iterator[Progress | T], kind: type[T]) -> Generator[Progress
     return found
 
 
-_adapter: TypeAdapter[Progress | Step | Result] = TypeAdapter(AnyEvent)
+_adapter: TypeAdapter[Written] = TypeAdapter(AnyEvent)
 
 
-def parse(line: str | bytes) -> Progress | Step | Result:
+def parse(line: str | bytes) -> Written:
     """Read one line of ``events.jsonl``."""
     return _adapter.validate_json(line)

@@ -1,14 +1,13 @@
 """What a workspace runs in the process that asks: scripts, tests and the command line."""
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import ValidationError
 
 from influence_core.errors import UserError
-from influence_core.events import Events, Progress, Result, Step
+from influence_core.events import Events, Result
 from influence_core.rankings import Ranking, Suspects
 from influence_core.runs import registry
 from influence_core.specs import (
@@ -53,7 +52,7 @@ class InProcess:
         """Rank the training rows by their influence on themselves."""
         return Suspects(**self.outcome(self.spec(SuspectsSpec, options)))
 
-    def correct(self, example: str, result: Path | None = None, **options: Any) -> Iterator[Progress | Step | Result]:
+    def correct(self, example: str, result: Path | None = None, **options: Any) -> Events:
         """Run a correction, step by step.
 
         What it leaves (parameters, manifest) goes into ``result`` if given, from where `keep` takes it.

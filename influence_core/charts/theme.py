@@ -14,6 +14,9 @@ OPPONENT = "#D55E00"  # orange: always with a minus sign and a word
 NEUTRAL = "#808080"  # controls and base trajectories
 GRID = "rgba(128, 128, 128, 0.25)"
 TRANSPARENT = "rgba(0, 0, 0, 0)"
+# More lines than two, also of Okabe and Ito: told apart by dash as well, because some are close in grey.
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#A6761D")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
 # Counts carry no sign, so neither colour of the pair; opaque, so that plotly can choose readable cell texts.
 COUNTS = ((0.0, "#EEF1F3"), (1.0, "#46545F"))
 

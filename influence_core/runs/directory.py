@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from influence_core import home
 from influence_core.errors import UserError
-from influence_core.events import Event, Progress, Result, Step, parse
+from influence_core.events import Event, Progress, Step, Written, parse
 from influence_core.runs import heartbeat, locks, registry
 from influence_core.runs.state import NEXT, RunRecord, RunState, State, TransitionError, now, queue_order
 
@@ -187,7 +187,7 @@ class RunDirectory:
         with (self.path / "events.jsonl").open("ab") as file:
             file.write(line.encode())
 
-    def events(self, offset: int = 0) -> tuple[list[Progress | Step | Result], int]:
+    def events(self, offset: int = 0) -> tuple[list[Written], int]:
         """Read the whole lines after a byte offset; returns them and the offset to go on from."""
         with (self.path / "events.jsonl").open("rb") as file:
             file.seek(offset)

@@ -34,6 +34,9 @@ ENTRY_POINTS = {
     "suspects": "influence_core.attribution.suspects:run",
     "correct": "influence_core.correction.run:run",
     "stability": "influence_core.studies.stability:run",
+    "fading": "influence_core.studies.fading:run",
+    "divergence": "influence_core.studies.divergence:run",
+    "tracin-error": "influence_core.studies.tracin_error:run",
 }
 
 

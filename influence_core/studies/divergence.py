@@ -1,0 +1,110 @@
+"""How far training on L + ε l_B leads away from training on L (paper, Sec. 5.1, Fig. 1)."""
+
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from influence_core.errors import RunFailedError
+from influence_core.events import Events, Progress, Result, through
+from influence_core.runs.stopping import stop_requested
+from influence_core.specs import DivergenceSpec
+from influence_core.studies.phases import FEWEST, two_phases
+from influence_core.studies.readings import distances
+from influence_core.studies.resumable import Budget, Repeat
+from influence_core.studies.setting import Drawn, Setting, draw, open_setting, optimizer_for, setting_key
+from influence_core.trajectory.perturbation import Perturbation
+from influence_core.trajectory.trajectories import rollout
+from influence_core.workspace import Workspace
+
+KIND = "divergence"
+
+
+def run(spec: DivergenceSpec, result: Path) -> Events:
+    """Measure repeat by repeat, each with rows B of its own; yields progress, then the table (`row`).
+
+    What is kept of a repeat is one series per ε, so more repeats or other ε cost only themselves.
+    """
+    workspace, started, budget = Workspace.open(spec.workspace), time.monotonic(), Budget(spec.budget_minutes)
+    setting: Setting | None = None
+    rows: list[dict[str, Any]] = []
+    used: list[list[str]] = []
+    for number in range(spec.repeats):
+        if not budget.begin() or (number and stop_requested(result)):
+            break
+        drawn = draw(workspace, spec.seed, number, spec.rows, 0)
+        kept = {weight: Repeat(workspace, KIND, repeat_key(workspace, spec, drawn, weight)) for weight in spec.epsilons}
+        missing = [weight for weight, own in kept.items() if own.read("series") is None]
+        if missing:
+            setting = setting or (yield from through(open_setting(workspace, spec), Setting))
+            phase = f"repeat {number + 1} of {spec.repeats}: {len(missing)} ε and the base"
+            series = yield from measure(setting, spec, drawn, missing, phase)
+            for weight, distances in zip(missing, series.T, strict=True):
+                kept[weight].describe({"state": setting.source, "dtype": str(setting.opened.classifier.dtype)})
+                kept[weight].write("series", {"divergence": distances})
+            budget.made()
+        for weight, own in kept.items():
+            arrays = own.read("series")
+            if arrays is None:
+                raise RunFailedError(f"what was kept in {own.folder} is gone: start again")
+            rows.append(row(workspace, spec, number, weight, arrays["divergence"], str(own.about["state"])))
+        used.append(drawn.ids(workspace)["train"])
+    about = {"repeats": len(used), "repeats_asked": spec.repeats, "seed": spec.seed, "rows": used}
+    yield Result(value={"series": rows, **about, "seconds": time.monotonic() - started})
+
+
+def repeat_key(workspace: Workspace, spec: DivergenceSpec, drawn: Drawn, epsilon: float) -> dict[str, Any]:
+    """Return all that one perturbed trajectory depends on."""
+    rows = {"train": drawn.ids(workspace)["train"], "labels": drawn.labels.tolist()}
+    return {**setting_key(workspace, spec), "epsilon": epsilon, **rows}
+
+
+def measure(
+    setting: Setting, spec: DivergenceSpec, drawn: Drawn, epsilons: list[float], phase: str
+) -> Generator[Progress, None, np.ndarray]:
+    """Return ‖θ_ε,t − θ_0,t‖, [steps + 1, len(epsilons)]."""
+    perturbation = Perturbation.mean(setting.batch("train", drawn.train, drawn.labels))
+    weights = torch.tensor([[weight] for weight in epsilons], dtype=setting.dtype, device=setting.device)
+    found = np.zeros((spec.steps + 1, len(epsilons)))
+    together = [perturbation] * len(epsilons)
+    for moment in rollout(setting.step, setting.parameters, setting.state, together, weights, spec.steps):
+        found[moment.t] = distances(setting.opened.classifier, moment)
+        if not np.isfinite(found[moment.t]).all():
+            raise RunFailedError(
+                f"training diverged at step {moment.t} (a parameter is not finite): "
+                f"lower the learning rate, {setting.step.optimizer.learning_rate:g}, or ε"
+            )
+        yield Progress(phase=phase, done=moment.t, total=spec.steps, unit="steps")
+    return found
+
+
+def row(
+    workspace: Workspace, spec: DivergenceSpec, repeat: int, epsilon: float, distances: np.ndarray, state: str
+) -> dict[str, Any]:
+    """Return one series with its two-phase fit from t = 1; ``fit`` is null where there are too few steps."""
+    optimizer = optimizer_for(workspace, spec)
+    integrated = np.arange(len(distances)) * optimizer.learning_rate
+    fit: dict[str, Any] | None = None
+    if (distances[1:] > 0).sum() >= FEWEST:
+        found = two_phases(integrated[1:], distances[1:])
+        fit = {
+            "slopes": list(found.slopes),
+            "intercepts": list(found.intercepts),
+            "breakpoint": found.breakpoint,
+            "r2": list(found.r2),
+            "aic": found.aic,
+            "best": found.best,
+        }
+    return {
+        "repeat": repeat,
+        "epsilon": epsilon,
+        "optimizer": optimizer.kind,
+        "state": state,
+        "steps": list(range(len(distances))),
+        "integrated_lr": integrated.tolist(),
+        "divergence": distances.tolist(),
+        "fit": fit,
+    }

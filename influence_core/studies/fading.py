@@ -1,0 +1,262 @@
+"""How the predictive power of scores fades while training goes on (paper, Sec. 5.2, Fig. 2, 4-10)."""
+
+import math
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from influence_core.attribution.base import Query
+from influence_core.attribution.tracin import TracIn
+from influence_core.attribution.tracin_adam import TracInAdam
+from influence_core.errors import RunFailedError
+from influence_core.events import Correlation, Events, Fading, Progress, Result, through
+from influence_core.fingerprints import key_hash
+from influence_core.runs.stopping import stop_requested
+from influence_core.settings import Method
+from influence_core.specs import FadingSpec
+from influence_core.studies.readings import distances, losses
+from influence_core.studies.resumable import Budget, Repeat
+from influence_core.studies.scoring import asked, score, scores_key, usable
+from influence_core.studies.setting import Drawn, Setting, draw, open_setting, optimizer_for, setting_key
+from influence_core.studies.statistics import TRUST, VERDICT_REPEATS, agreement, band, pooled
+from influence_core.studies.statistics import fading as fading_of
+from influence_core.trajectory.optimizers import OptimizerSpec
+from influence_core.trajectory.trajectories import alike, rollout
+from influence_core.workspace import Workspace
+
+KIND = "fading"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One repeat: loss shifts on its trajectories, and what each method predicted of them."""
+
+    drawn: Drawn
+    about: dict[str, Any]  # how it was made
+    shifts: np.ndarray  # [steps + 1, X, Z] δ(z, x, t) = l_z(θ_ε,t) − l_z(θ_0,t)
+    divergence: np.ndarray  # [steps + 1, X] ‖θ_ε,t − θ_0,t‖
+    noise: np.ndarray  # [steps + 1, Z] the shift of a trajectory with ε = 0
+    predicted: dict[str, np.ndarray]  # {method: [X, Z]}, −ε · score
+
+
+@dataclass
+class Study:
+    """A fading study under way."""
+
+    spec: FadingSpec
+    workspace: Workspace
+    optimizer: OptimizerSpec
+    methods: list[Method]
+    result: Path
+    budget: Budget
+    done: list[Measured] = field(default_factory=list)
+    setting: Setting | None = None  # opened by the first repeat that is not kept
+
+    def repeat(self, number: int) -> Generator[Progress | Fading, None, Measured | None]:
+        """Score and measure one repeat, or take what is kept of it; None where a stop was asked for on the way."""
+        spec, workspace = self.spec, self.workspace
+        drawn = draw(workspace, spec.seed, number, spec.train_rows, spec.test_rows)
+        kept = Repeat(workspace, KIND, repeat_key(workspace, spec, drawn))
+        predicted: dict[str, np.ndarray] = {}
+        for method in self.methods:
+            scores = yield from self._scores(kept, method, drawn)
+            predicted[method] = -spec.epsilon * scores
+        arrays = kept.read("trajectories")
+        if arrays is not None:
+            found = Measured(drawn, kept.about, predicted=predicted, **arrays)
+            self.done.append(found)
+            for t in range(1, spec.steps + 1):
+                yield self._event(found, t)
+            return found
+        partial = yield from self._measure(drawn, predicted)
+        if partial is None:
+            return None
+        kept.describe(partial.about)
+        kept.write(
+            "trajectories",
+            {"shifts": partial.shifts, "divergence": partial.divergence, "noise": partial.noise},
+        )
+        self.budget.made()
+        return partial
+
+    def _scores(self, kept: Repeat, method: Method, drawn: Drawn) -> Generator[Progress, None, np.ndarray]:
+        """Return the scores [X, Z]; the η of TracIn is the trajectories' own, so that its slope at step 1 is near 1."""
+        wanted = asked(self.spec, method)
+        name = f"scores-{method}-{key_hash(scores_key(self.workspace, wanted))}"
+        arrays = kept.read(name)
+        if arrays is None:
+            examples = drawn.ids(self.workspace)["test"]
+            queries = [Query(*pair) for pair in zip(examples, drawn.targets.tolist(), strict=True)]
+            scores = yield from score(self.workspace, wanted, drawn.train, queries)
+            arrays = {"scores": scores.astype(np.float64)}
+            kept.write(name, arrays)
+            self.budget.made()
+        own_rate = method in (TracIn.name, TracInAdam.name)
+        return arrays["scores"] * (self.optimizer.learning_rate if own_rate else 1.0)
+
+    def _measure(
+        self, drawn: Drawn, predicted: dict[str, np.ndarray]
+    ) -> Generator[Progress | Fading, None, Measured | None]:
+        """Train on L and on L + ε l_x for each x side by side, reading l_z after each step."""
+        spec = self.spec
+        if self.setting is None:
+            self.setting = yield from through(open_setting(self.workspace, spec), Setting)
+        setting, classifier = self.setting, self.setting.opened.classifier
+        test = setting.batch("test", drawn.test, drawn.targets)
+        rows = alike(setting.step.rows, [[int(each)] for each in drawn.train], [[int(each)] for each in drawn.labels])
+        about = {
+            "state": setting.source,
+            "dtype": str(classifier.dtype),
+            "device": str(classifier.device),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        size, z = spec.steps + 1, len(drawn.test)
+        found = Measured(
+            drawn,
+            about,
+            np.zeros((size, len(rows), z)),
+            np.zeros((size, len(rows))),
+            np.zeros((size, z)),
+            predicted,
+        )
+        self.done.append(found)
+        perturbations, weights = [*rows, rows[0]], [[spec.epsilon]] * len(rows) + [[0.0]]
+        epsilons = torch.tensor(weights, dtype=setting.dtype, device=setting.device)
+        phase = f"repeat {len(self.done)} of {spec.repeats}: {len(rows) + 2} trajectories"
+        for moment in rollout(setting.step, setting.parameters, setting.state, perturbations, epsilons, spec.steps):
+            base = losses(classifier, test, moment.base_parameters)
+            read = np.stack([losses(classifier, test, moment.parameters(m)) for m in range(moment.count)]) - base
+            found.shifts[moment.t], found.noise[moment.t] = read[:-1], read[-1]
+            found.divergence[moment.t] = distances(classifier, moment)[:-1]
+            about["way"] = moment.way
+            if not np.isfinite(read).all():
+                raise RunFailedError(
+                    f"training diverged at step {moment.t} (a loss is not finite): "
+                    f"lower the learning rate, {setting.step.optimizer.learning_rate:g}"
+                )
+            if moment.t > 0:
+                yield self._event(found, moment.t)
+            yield Progress(phase=phase, done=moment.t, total=spec.steps, unit="steps")
+            if moment.t < spec.steps and stop_requested(self.result):
+                self.done.pop()
+                return None
+        return found
+
+    def _event(self, found: Measured, t: int) -> Fading:
+        """Return what the live chart draws: this repeat at step t, and the band over the repeats so far."""
+        upto = np.s_[t : t + 1]
+        methods = {}
+        for name in self.methods:
+            own = pooled(found.shifts[upto], found.predicted[name])[0]
+            here = band([each.shifts[upto] for each in self.done], [each.predicted[name] for each in self.done])
+            methods[name] = Correlation(
+                own=number(own), r=number(here.r[0]), low=number(here.low[0]), high=number(here.high[0])
+            )
+        return Fading(
+            repeat=len(self.done),
+            repeats=self.spec.repeats,
+            step=t,
+            integrated_lr=t * self.optimizer.learning_rate,
+            divergence=float(found.divergence[t].mean()),
+            methods=methods,
+        )
+
+
+def run(spec: FadingSpec, result: Path) -> Events:
+    """Measure repeat by repeat; yields progress, a `Fading` event per step of each repeat, then the table.
+
+    A repeat's trajectories and each method's scores are kept, so an interrupted study goes on with
+    the next repeat, more repeats or methods cost only themselves, and what is done is a valid table:
+    the study ends early when asked to (`runs.stopping`) or when ``budget_minutes`` allow no further one.
+    """
+    workspace, started = Workspace.open(spec.workspace), time.monotonic()
+    methods, left_out = usable(workspace, spec, spec.methods)
+    study = Study(spec, workspace, optimizer_for(workspace, spec), methods, result, Budget(spec.budget_minutes))
+    for number in range(spec.repeats):
+        if not study.budget.begin() or (number and stop_requested(result)):
+            break
+        if (yield from study.repeat(number)) is None:
+            break
+    yield Result(value={**table(study), "left_out": left_out, "seconds": time.monotonic() - started})
+
+
+def repeat_key(workspace: Workspace, spec: FadingSpec, drawn: Drawn) -> dict[str, Any]:
+    """Return all that one repeat's trajectories depend on."""
+    labels = {"labels": drawn.labels.tolist(), "targets": drawn.targets.tolist()}
+    return {**setting_key(workspace, spec), "epsilon": spec.epsilon, **drawn.ids(workspace), **labels}
+
+
+def table(study: Study) -> dict[str, Any]:
+    """Return the study's table: a row per method (`method_row`), and what all of them share."""
+    spec, done = study.spec, study.done
+    rate = study.optimizer.learning_rate
+    return {
+        "methods": [method_row(name, spec, done) for name in study.methods] if done else [],
+        "repeats": len(done),
+        "repeats_asked": spec.repeats,
+        "train_rows": spec.train_rows,
+        "test_rows": spec.test_rows,
+        "epsilon": spec.epsilon,
+        "learning_rate": rate,
+        "optimizer": study.optimizer.kind,
+        "states": sorted({str(each.about["state"]) for each in done}),
+        "integrated_lr": [t * rate for t in range(1, spec.steps + 1)],
+        "divergence": np.mean([each.divergence[1:].mean(1) for each in done], 0).tolist() if done else [],
+        "noise": max((float(np.abs(each.noise).max()) for each in done), default=None),
+        "seed": spec.seed,
+        "rows": [each.drawn.ids(study.workspace) for each in done],
+    }
+
+
+def method_row(name: str, spec: FadingSpec, done: Sequence[Measured]) -> dict[str, Any]:
+    """Return one method's curves over steps 1 … T and what they say; null where a number is not defined.
+
+    ``peak``, ``faded_at`` and ``horizon`` are steps (DEFINITIONS, Trajectories; ``horizon`` is the trust
+    horizon), ``verdict`` needs 5 repeats.
+    """
+    pairs = [(each.shifts[1:], each.predicted[name]) for each in done]
+    each = [agreement(*pair) for pair in pairs]
+    here = band([shifts for shifts, _ in pairs], [predicted for _, predicted in pairs])
+    said = fading_of(here)
+    faded, enough = said.faded, len(done) >= VERDICT_REPEATS
+    verdict = f"faded by step {faded + 1}" if faded is not None else f"not faded within {spec.steps} steps"
+    if said.peak is None or here.contains_zero[said.peak]:
+        verdict = "no predictive power at any step"
+    return {
+        "method": name,
+        "steps": list(range(1, spec.steps + 1)),
+        "r": numbers(here.r),
+        "low": numbers(here.low),
+        "high": numbers(here.high),
+        "spearman": numbers(_mean([one.spearman for one in each])),
+        "per_row": numbers(_mean([one.per_row for one in each])),
+        "slope": numbers(_mean([one.slope for one in each])),
+        "distance": numbers(here.distance),
+        "peak": None if said.peak is None else said.peak + 1,
+        "faded_at": None if faded is None else faded + 1,
+        "horizon": None if said.horizon is None else said.horizon + 1,
+        "trust": TRUST,
+        "band": here.kind,
+        "verdict": verdict if enough else None,
+    }
+
+
+def _mean(values: Sequence[np.ndarray]) -> np.ndarray:
+    found: np.ndarray = np.mean(np.stack(values), 0)
+    return found
+
+
+def number(value: float) -> float | None:
+    """Return a number as JSON has it, null for one that is not finite."""
+    return float(value) if math.isfinite(value) else None
+
+
+def numbers(values: np.ndarray) -> list[float | None]:
+    """Return numbers as JSON has them."""
+    return [number(float(value)) for value in values]

@@ -1,0 +1,120 @@
+"""The divergence study and TracIn's error, on a tiny workspace."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from influence_core.cli import main
+from influence_core.errors import RunFailedError, UserError
+from influence_core.events import Progress, Result, through
+from influence_core.runs import registry
+from influence_core.specs import DivergenceSpec, TracinErrorSpec, parse_spec
+from influence_core.studies.setting import Setting, draw, open_setting
+from influence_core.trajectory.perturbation import Perturbation
+from influence_core.trajectory.rollout import lockstep
+
+SMALL = {"optimizer": "sgd", "rows": 4, "batch_size": 16, "steps": 8, "learning_rate": 0.05}
+
+
+def run(kind, opened, result, **options):
+    spec = kind(workspace=opened.name, **{**SMALL, **options})
+    assert parse_spec(spec.model_dump_json()) == spec
+    happened = list(registry.start(spec, result))
+    assert isinstance(happened[-1], Result)
+    return happened
+
+
+def test_the_distances_are_those_of_single_runs(opened, tmp_path):
+    spec = DivergenceSpec(workspace=opened.name, **SMALL, epsilons=(0.1, 1.0), dtype="float64")
+    found = list(registry.start(spec, tmp_path))[-1].value["series"]
+    setting = last(through(open_setting(opened, spec), Setting))
+    drawn = draw(opened, 0, 0, 4, 0)
+    perturbation = Perturbation.mean(setting.batch("train", drawn.train, drawn.labels))
+    for row in found:
+        epsilon = torch.tensor([row["epsilon"]], dtype=torch.float64)
+        items = list(lockstep(setting.step, setting.parameters, setting.state, epsilon, perturbation, 8))
+        np.testing.assert_allclose(row["divergence"], [item.divergence for item in items], rtol=1e-6)
+        assert row["integrated_lr"] == pytest.approx([item.integrated_lr for item in items])
+        assert row["fit"]["aic"].keys() == {"two phases", "one line", "power law"}
+    assert found[1]["divergence"][-1] > 5 * found[0]["divergence"][-1]
+
+
+def last(generator):
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
+
+
+def test_other_weights_and_repeats_cost_only_themselves(opened, tmp_path):
+    first = run(DivergenceSpec, opened, tmp_path, epsilons=(0.1,))[-1].value
+    happened = run(DivergenceSpec, opened, tmp_path, epsilons=(0.1, 0.5), repeats=2)
+    phases = {event.phase for event in happened if isinstance(event, Progress)}
+    assert {"repeat 1 of 2: 1 ε and the base", "repeat 2 of 2: 2 ε and the base"} <= phases
+    more = happened[-1].value
+    assert more["series"][0] == first["series"][0]
+    assert [(row["repeat"], row["epsilon"]) for row in more["series"]] == [(0, 0.1), (0, 0.5), (1, 0.1), (1, 0.5)]
+    assert more["rows"][0] != more["rows"][1]
+    again = run(DivergenceSpec, opened, tmp_path, epsilons=(0.1, 0.5), repeats=2)
+    assert not [event for event in again if isinstance(event, Progress)]
+
+
+def test_few_steps_have_no_fit_and_explosions_are_said(opened, tmp_path):
+    assert run(DivergenceSpec, opened, tmp_path, steps=3)[-1].value["series"][0]["fit"] is None
+    with pytest.raises(RunFailedError, match="training diverged at step"):
+        run(DivergenceSpec, opened, tmp_path, learning_rate=1e30)
+    for wrong in ({"epsilons": ()}, {"epsilons": (0,)}, {"rows": 0}):
+        with pytest.raises(UserError):
+            opened.spec(DivergenceSpec, wrong)
+
+
+def test_the_exact_jacobian_errs_quadratically_and_tracins_linearly(opened, tmp_path):
+    options = {"dropout": False, "steps": 6, "epsilons": (1e-4, 1e-3, 1e-2)}
+    found = run(TracinErrorSpec, opened, tmp_path, **options)[-1].value["series"]
+    exact = [row for row in found if row["dtype"] == "float64"]
+    for small, large in ((exact[0], exact[1]), (exact[1], exact[2])):
+        orders = {n: math.log10(large[n][-1] / small[n][-1]) for n in ("error_eq2", "error_eq6")}
+        assert orders["error_eq6"] == pytest.approx(2, abs=0.05)
+        assert orders["error_eq2"] == pytest.approx(1, abs=0.05)
+    ratios = {row["dtype"]: [own["ratio"][-1] for own in found if own["dtype"] == row["dtype"]] for row in found}
+    assert ratios["float64"] == sorted(ratios["float64"], reverse=True)
+    assert ratios["float32"][0] < ratios["float64"][0] / 3  # rounding hides what Eq. 6 gets right
+    assert exact[0]["ratio"][0] == pytest.approx(1, rel=0.5)  # one step: Eq. 2 is Eq. 6
+
+
+def test_tracin_error_is_kept_and_refuses_what_makes_no_sense(opened, tmp_path):
+    options = {"steps": 2, "epsilons": (0.1,), "dtypes": ("float32",)}
+    first = run(TracinErrorSpec, opened, tmp_path, **options)[-1].value
+    again = run(TracinErrorSpec, opened, tmp_path, **options)
+    assert not [event for event in again if isinstance(event, Progress)]
+    assert again[-1].value["series"] == first["series"]
+    for wrong in ({"dtype": "float64"}, {"optimizer": "adam"}, {"dtypes": ()}):
+        with pytest.raises(UserError):
+            opened.spec(TracinErrorSpec, wrong)
+
+
+def test_both_commands(opened, capsys, tmp_path):
+    def call(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main(["study", arguments[0], opened.name, *arguments[1:]])
+        return int(caught.value.code or 0), *capsys.readouterr()
+
+    sizes = ["--rows", "4", "--batch-size", "16", "--epsilon", "0.1", "--learning-rate", "0.05"]
+    figure = tmp_path / "figure.html"
+    more = ["--optimizer", "sgd", "--steps", "8"]
+    code, out, err = call("divergence", *sizes, *more, "--json", "--figure", str(figure))
+    assert code == 0, err
+    (row,) = json.loads(out)
+    assert row["epsilon"] == 0.1
+    assert len(row["fit"]["slopes"]) == 2
+    assert "Second phase" in figure.read_text()
+    assert "slope 2" in call("divergence", *sizes, *more)[1]
+    code, out, err = call("tracin-error", *sizes, "--steps", "2", "--json")
+    assert code == 0, err
+    assert [row["dtype"] for row in json.loads(out)] == ["float64", "float32"]
+    assert "Eq. 2 errs by" in call("tracin-error", *sizes, "--steps", "2")[1]
