@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from influence_core.data import entering
@@ -35,8 +36,9 @@ def test_an_entry_without_an_optimizer_learns_it_from_the_same_tensors_with_one(
     plain, trained = copied(tiny_checkpoint, tmp_path / "plain"), copied(tiny_checkpoint, tmp_path / "trained")
     adam = {"kind": "adam", "learning_rate": 1e-3}
     write_json(trained / "training.json", {"step": 5, "epoch": 1, "optimizer": adam, "recipe": {"name": "x"}})
-    moments = {f"{kind}.classifier.bias": load_file(trained / "model.safetensors")["classifier.bias"] * 0 for kind in
-               ("exp_avg", "exp_avg_sq")}  # fmt: skip
+    bias = load_file(trained / "model.safetensors")["classifier.bias"]
+    moments = {f"{kind}.classifier.bias": bias * 0 for kind in ("exp_avg", "exp_avg_sq")}
+    moments["step"] = torch.tensor(5.0)
     save_file(moments, trained / "optimizer.safetensors")
     workspace, first = opening(plain, data_files, tmp_path)
     before = workspace.checkpoint(first)
