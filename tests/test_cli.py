@@ -88,6 +88,17 @@ def test_check_reports_and_makes_nothing(home, run, tiny_checkpoint, data_files)
     assert Workspace.names() == []
 
 
+def test_problems_come_with_the_options_that_help(home, run, tiny_checkpoint, tmp_path):
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\n" + "good film,up\nbad film,down\n" * 10)
+    code, out, err = run("open", tiny_checkpoint, rows)
+    assert (code, out) == (2, "")
+    assert "--class LABEL=CLASS" in err
+    assert "--drop-broken" in err
+    value = good(run, "open", tiny_checkpoint, rows, "--class", "up=positive", "--class", "down=negative")
+    assert value["rows"] == {"train": 16, "validation": 0, "test": 4}
+
+
 def test_rank_and_index(opened, run):
     example = opened.mispredictions()["id"].iloc[0]
     value = good(run, "rank", opened.name, "--example", example, "--top", "5")

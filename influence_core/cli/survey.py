@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from influence_core.survey import CheckpointFound, DataFound, Survey
 
 SHOWN = 10  # classes and broken rows
+HELP = "options that help: --class LABEL=CLASS, --label-column NAME, --text-column NAME, --test SPLIT, --drop-broken"
 
 
 def words(survey: Survey) -> Iterator[str]:
@@ -13,6 +14,8 @@ def words(survey: Survey) -> Iterator[str]:
         yield from _checkpoint(found)
     yield from _data(survey.data)
     yield from (f"problem: {problem}" for problem in survey.problems)
+    if survey.problems:
+        yield HELP
 
 
 def _checkpoint(found: CheckpointFound) -> Iterator[str]:
