@@ -1,0 +1,46 @@
+"""The spec of a correction."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from influence_core.specs.base import Attributed, Order, Strategy
+
+
+class CorrectionSpec(Attributed):
+    """Fine-tune a few steps on L + ε·l_B and watch one misprediction (paper, Sec. 6).
+
+    The weight of B is given as ``epsilon`` or as ``share`` s = ε / (1 + ε); neither means the
+    share k / (k + batch_size), "no up-sampling".
+    """
+
+    kind: Literal["correct"] = "correct"
+    example: str
+    strategy: Strategy = "proponents"
+    by: Order = "cosine"
+    desired: str = "gold"
+    target: str = "predicted"
+    k: Annotated[int, Field(ge=1)] = 12
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    epsilon: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    share: Annotated[float, Field(ge=0, lt=1)] | None = None
+    steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    optimizer: Literal["checkpoint", "sgd", "adam"] = "checkpoint"
+    optimizer_state: Literal["checkpoint", "warm", "zeros"] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    after_flip: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _one_weight(self) -> Self:
+        if self.epsilon is not None and self.share is not None:
+            raise ValueError(f"give epsilon ({self.epsilon}) or share ({self.share}), not both")
+        return self
+
+    @property
+    def weight(self) -> float:
+        """The weight ε of l_B in L + ε·l_B."""
+        if self.epsilon is not None:
+            return self.epsilon
+        share = self.k / (self.k + self.batch_size) if self.share is None else self.share
+        return share / (1 - share)
