@@ -1,9 +1,10 @@
-"""What can be known of a correction before it runs, without torch: page and run ask the same."""
+"""What can be known of a correction or a study before it runs, without torch: page and run ask the same."""
 
 import numpy as np
 
 from influence_core.errors import UserError
-from influence_core.specs import CorrectionSpec, RankSpec
+from influence_core.partners import partner
+from influence_core.specs import CorrectionSpec, RankSpec, Split
 from influence_core.workspace import Workspace
 
 
@@ -12,10 +13,23 @@ def desired_label(workspace: Workspace, spec: CorrectionSpec) -> int:
     return workspace.truth(spec.example) if spec.desired == "gold" else workspace.label_index(spec.desired)
 
 
-def ranking_spec(spec: CorrectionSpec) -> RankSpec:
-    """Return the ranking that the correction picks its rows from."""
-    shared = ("workspace", "checkpoint", "scope", "example", "method", "settings", "target", "by")
-    return RankSpec(**{name: getattr(spec, name) for name in shared}, top=spec.k)
+def ranked_example(workspace: Workspace, spec: CorrectionSpec) -> str:
+    """Return whose ranking the correction picks its rows from: another misprediction's under ``permuted``.
+
+    Its own where its split is not predicted yet, since the other cannot be told before. Raises what `partner` raises.
+    """
+    split, row = workspace.locate(spec.example)
+    if spec.strategy != "permuted" or (found := workspace.predictions(split, spec.checkpoint)) is None:
+        return spec.example
+    predicted = int(found["prediction"].iloc[row])
+    return partner(workspace, spec.checkpoint, spec.example, predicted, desired_label(workspace, spec), spec.seed)
+
+
+def ranking_spec(workspace: Workspace, spec: CorrectionSpec) -> RankSpec:
+    """Return the ranking that the correction picks its rows from. Raises what `partner` raises."""
+    shared = ("workspace", "checkpoint", "scope", "method", "settings", "target", "by")
+    asked = {name: getattr(spec, name) for name in shared}
+    return RankSpec(**asked, example=ranked_example(workspace, spec), top=spec.k)
 
 
 def check_correction(workspace: Workspace, spec: CorrectionSpec, predicted: int, labels: np.ndarray) -> None:
@@ -35,6 +49,7 @@ def check_correction(workspace: Workspace, spec: CorrectionSpec, predicted: int,
         )
     if spec.strategy == "random":
         check_count(spec, int((labels == predicted).sum()), f"labelled {name}")
+    ranked_example(workspace, spec)  # under ``permuted`` there must be another
 
 
 def check_count(spec: CorrectionSpec, found: int, kind: str) -> None:
@@ -42,3 +57,13 @@ def check_count(spec: CorrectionSpec, found: int, kind: str) -> None:
     if found < spec.k:
         advice = f"lower k to {found}" if found else "choose another strategy"
         raise UserError(f"k = {spec.k} but only {found} training rows are {kind}: {advice}")
+
+
+def check_drawn(workspace: Workspace, train_rows: int, test_rows: int) -> None:
+    """Raise unless a study can draw so many rows of both splits."""
+    splits = workspace.dataset.splits
+    asked_for: dict[Split, int] = {"train": train_rows, "test": test_rows}
+    for name, asked in asked_for.items():
+        there = len(splits[name]) if name in splits else 0
+        if asked > there:
+            raise UserError(f"{name}_rows = {asked} but {workspace.name} has {there} {name} rows: give at most {there}")

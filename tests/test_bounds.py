@@ -9,9 +9,9 @@ from influence_core.curvature.flat import flatten, unflatten
 from influence_core.errors import UserError
 from influence_core.models.modes import in_eval
 from influence_core.trajectory.bounds import divergence_bounds, spectral_norm, unavailable
+from influence_core.trajectory.lockstep import lockstep
 from influence_core.trajectory.optimizers import OptimizerSpec
 from influence_core.trajectory.perturbation import Perturbation
-from influence_core.trajectory.rollout import lockstep
 
 RATE = 0.2
 SGD = OptimizerSpec("sgd", RATE, weight_decay=0.03)

@@ -13,8 +13,8 @@ from influence_core.events import Progress, Result, through
 from influence_core.runs import registry
 from influence_core.specs import DivergenceSpec, TracinErrorSpec, parse_spec
 from influence_core.studies.setting import Setting, draw, open_setting
+from influence_core.trajectory.lockstep import lockstep
 from influence_core.trajectory.perturbation import Perturbation
-from influence_core.trajectory.rollout import lockstep
 
 SMALL = {"optimizer": "sgd", "rows": 4, "batch_size": 16, "steps": 8, "learning_rate": 0.05}
 
@@ -38,7 +38,7 @@ def test_the_distances_are_those_of_single_runs(opened, tmp_path):
         items = list(lockstep(setting.step, setting.parameters, setting.state, epsilon, perturbation, 8))
         np.testing.assert_allclose(row["divergence"], [item.divergence for item in items], rtol=1e-6)
         assert row["integrated_lr"] == pytest.approx([item.integrated_lr for item in items])
-        assert row["fit"]["aic"].keys() == {"two phases", "one line", "power law"}
+        assert row["fit"]["bic"].keys() == {"two phases", "one line", "power law"}
     assert found[1]["divergence"][-1] > 5 * found[0]["divergence"][-1]
 
 
@@ -70,6 +70,30 @@ def test_few_steps_have_no_fit_and_explosions_are_said(opened, tmp_path):
     for wrong in ({"epsilons": ()}, {"epsilons": (0,)}, {"rows": 0}):
         with pytest.raises(UserError):
             opened.spec(DivergenceSpec, wrong)
+
+
+def test_theorem_3_lies_over_the_distance_and_costs_only_itself(opened, tmp_path):
+    options = {"scope": "head", "epsilons": (0.1, 1.0), "steps": 5, "dtype": "float64", "dropout": False}
+    plain = run(DivergenceSpec, opened, tmp_path, **options)[-1].value["series"]
+    assert all(row["bound"] is row["bound_tight"] is row["bounds_unavailable"] is None for row in plain)
+    happened = run(DivergenceSpec, opened, tmp_path, **options, bounds=True)
+    phases = {event.phase for event in happened if isinstance(event, Progress)}
+    assert phases == {f"repeat 1 of 1: bounds at ε = {weight}" for weight in ("0.1", "1")}  # the distances are kept
+    found = happened[-1].value["series"]
+    for row, before in zip(found, plain, strict=True):
+        assert row["divergence"] == before["divergence"]
+        assert len(row["bound"]) == len(row["bound_tight"]) == 6
+        for distance, tight, bound in zip(row["divergence"], row["bound_tight"], row["bound"], strict=True):
+            assert distance <= tight * (1 + 1e-9) <= bound * (1 + 1e-9)
+        assert row["bound_tight"][1] == pytest.approx(row["divergence"][1], rel=1e-6)  # one step from one point
+    assert not [e for e in run(DivergenceSpec, opened, tmp_path, **options, bounds=True) if isinstance(e, Progress)]
+
+
+def test_adam_has_no_bound_and_says_why(opened, tmp_path):
+    options = {"optimizer": "adam", "optimizer_state": "zeros", "steps": 1, "epsilons": (0.1,), "bounds": True}
+    (row,) = run(DivergenceSpec, opened, tmp_path, **options)[-1].value["series"]
+    assert row["bound"] is row["bound_tight"] is None
+    assert "proved for SGD" in row["bounds_unavailable"]
 
 
 def test_the_exact_jacobian_errs_quadratically_and_tracins_linearly(opened, tmp_path):
@@ -114,6 +138,9 @@ def test_both_commands(opened, capsys, tmp_path):
     assert len(row["fit"]["slopes"]) == 2
     assert "Second phase" in figure.read_text()
     assert "slope 2" in call("divergence", *sizes, *more)[1]
+    printed = call("divergence", *sizes, *more, "--bounds", "--scope", "head")[1]
+    assert "bound (8)" in printed
+    assert "estimated from below" in printed
     code, out, err = call("tracin-error", *sizes, "--steps", "2", "--json")
     assert code == 0, err
     assert [row["dtype"] for row in json.loads(out)] == ["float64", "float32"]

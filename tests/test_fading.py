@@ -20,8 +20,8 @@ from influence_core.studies.readings import distances, losses
 from influence_core.studies.scoring import _by_table, asked, score
 from influence_core.studies.setting import Setting, draw, open_setting
 from influence_core.studies.statistics import agreement
+from influence_core.trajectory.lockstep import lockstep
 from influence_core.trajectory.optimizers import OptimizerSpec
-from influence_core.trajectory.rollout import lockstep
 from influence_core.trajectory.trajectories import alike, rollout
 
 SMALL = {"optimizer": "sgd", "train_rows": 6, "test_rows": 5, "batch_size": 16, "steps": 3, "repeats": 2}

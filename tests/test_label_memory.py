@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from homes import living_in
 
-from influence_core.correction.run import retention_rows
+from influence_core.correction.setting import retention_rows
 from influence_core.data.dataset import Dataset
 from influence_core.labels import LabelStore, current_labels, export
 from influence_core.workspace import Workspace

@@ -61,11 +61,23 @@ def test_one_line_and_a_power_law_are_called_so():
         noise = 0.1 * np.random.default_rng(seed).normal(size=60)
         called.append((two_phases(x, np.exp(3 * x + noise)).best, two_phases(x, x**2 * np.exp(noise)).best))
     lines, powers = zip(*called, strict=True)
-    assert lines.count("one line") > 10  # AIC is lenient on a breakpoint's luck: a third of lines go to two phases
+    assert lines.count("one line") >= 19
     assert powers.count("power law") >= 19
     power = two_phases(x, x**2)
     assert min(power.r2) > 0.85  # R² alone would have called it two phases
     assert power.best == "power law"
+
+
+@pytest.mark.parametrize(("n", "most"), [(12, 0.12), (20, 0.07), (40, 0.05)])  # 0.08, 0.05 and 0.03 when written
+def test_the_luck_of_a_breakpoint_is_no_second_phase(n, most):
+    x = np.linspace(1 / n, 1, n)
+    called, bent = [], []
+    for seed in range(200):
+        noise = 0.1 * np.random.default_rng(seed).normal(size=n)
+        called.append(two_phases(x, np.exp(3 * x + noise)).best)
+        bent.append(two_phases(x, np.exp(4 * np.minimum(x, 0.43) + 2 * np.maximum(0, x - 0.43) + noise)).best)
+    assert called.count("two phases") <= most * 200  # AIC: 49, 47 and 35 of 200
+    assert bent.count("two phases") >= 0.9 * 200  # and a bend that is there is still found
 
 
 def test_steps_without_distance_do_not_count():

@@ -129,3 +129,35 @@ def test_tracins_error_by_epsilon_and_precision():
     assert figure.layout.xaxis.type == figure.layout.yaxis.type == "log"
     nothing = tracin_error([{"repeat": 0, "dtype": "float64", "epsilon": 0.1, "ratio": [None]}])
     assert "No repeat" in nothing.layout.meta["title"]
+
+
+def bounded(**more):
+    row = series(0.1, 1e-3)
+    bound, tight = ([0.0, *(factor * value for value in row["divergence"][1:])] for factor in (100.0, 2.0))
+    return {**row, "bound": bound, "bound_tight": tight, "bounds_unavailable": None, **more}
+
+
+def test_theorem_3_is_thin_and_said_to_be_estimated_from_below():
+    figure = phases([bounded(), series(1.0, 1e-2)])
+    named = {trace.name: trace for trace in figure.data if "Theorem 3" in trace.name or "product" in trace.name}
+    assert len(named) == 2
+    for name, trace in named.items():
+        assert "estimated from below" in name
+        assert trace.line.width == 1
+        assert trace.line.color == lines(figure, "ε = 0.1")[0].line.color
+        assert list(trace.x) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    title = figure.layout.meta["title"]
+    assert "bound (8) 100 times the distance (estimated from below)" in title
+    assert "tighter form 2 times" in title
+
+
+def test_a_bound_that_explodes_does_not_flatten_the_chart():
+    end = series(0.1, 1e-3)["divergence"][-1]
+    figure = phases([bounded(bound=[0.0, 1e-3, 1.0, 1e9, 1e200, None])])
+    (trace,) = [trace for trace in figure.data if "Theorem 3" in trace.name]
+    assert list(trace.y) == [1e-3, 1.0]
+    assert max(trace.y) <= 1e3 * end
+    assert "bound (8) infinite times" in figure.layout.meta["title"]
+    why = phases([bounded(bound=None, bound_tight=None, bounds_unavailable="Theorem 3 is proved for SGD")])
+    assert "no bound: Theorem 3 is proved for SGD" in why.layout.meta["title"]
+    assert len(why.data) == 2

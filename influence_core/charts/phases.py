@@ -1,13 +1,20 @@
 """Divergence of trajectories by ε with its two-phase fit, and TracIn's error beside the exact Jacobian's."""
 
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
 from influence_core.charts import theme
 
+BOUNDS = {  # constants met on the trajectories, so the bounds are too low rather than too high
+    "bound": "Theorem 3's bound (8), estimated from below",
+    "bound_tight": "its tighter product form, estimated from below",
+}
+BOUND_DASHES = {"bound": "dot", "bound_tight": "dashdot"}
+HIGHEST = 1e3  # a bound is drawn up to so many times the largest distance
 _NOTHING = "No repeat has been measured yet: the chart fills in as the run goes on"
 
 
@@ -15,11 +22,13 @@ def phases(series: Sequence[Mapping[str, Any]], revision: str = "") -> go.Figure
     """Draw ‖θ_ε − θ_0‖ on a log axis against Σ η, a line per series, the fits thin (paper, Fig. 1).
 
     Takes the rows of the divergence study (`influence_core.studies.divergence.row`). A log axis has no
-    zero: step 0 is left out.
+    zero: step 0 is left out. Theorem 3's bounds, where there are any, are thin lines of the series' own
+    colour, up to `HIGHEST` times the largest distance so that they do not flatten what was measured.
     """
     if not any(value > 0 for row in series for value in row["divergence"]):
         return theme.words(_NOTHING, revision)
     figure = go.Figure()
+    top = HIGHEST * max(value for row in series for value in row["divergence"] if math.isfinite(value))
     for place, row in enumerate(series):
         colour, dash = theme.SERIES[place % len(theme.SERIES)], theme.DASHES[place % len(theme.DASHES)]
         drawn = [at for at, value in enumerate(row["divergence"]) if value > 0 and math.isfinite(value)]
@@ -37,6 +46,8 @@ def phases(series: Sequence[Mapping[str, Any]], revision: str = "") -> go.Figure
                 marker={"size": 4},
             )
         )
+        for bound, words in BOUNDS.items():
+            _bound(figure, row, bound, f"{_name(row)}, {words}", colour, top)
         if row.get("fit"):
             fit, slopes = row["fit"], [theme.number(slope) for slope in row["fit"]["slopes"]]
             name = f"{_name(row)}: slopes {slopes[0]} and {slopes[1]}"
@@ -57,7 +68,7 @@ def phases(series: Sequence[Mapping[str, Any]], revision: str = "") -> go.Figure
                     line={"color": theme.NEUTRAL, "width": 1},
                 )
             )
-    title = _said([row for row in series if row.get("fit")])
+    title = "; ".join([_said([row for row in series if row.get("fit")]), *_over(series)])
     alt = f"Line chart, log axis, of the parameter distance by ε: {title}."
     x_title, y_title = "Σ η (learning rate summed over steps)", "distance ‖θ_ε − θ_0‖ (log)"
     theme.styled(figure, title, alt, x=x_title, y=y_title, revision=revision)
@@ -103,6 +114,38 @@ def tracin_error(series: Sequence[Mapping[str, Any]], revision: str = "") -> go.
 def _name(row: Mapping[str, Any]) -> str:
     repeat = f", repeat {row['repeat'] + 1}" if row["repeat"] else ""
     return f"ε = {theme.number(row['epsilon'])}{repeat}"
+
+
+def _bound(figure: go.Figure, row: Mapping[str, Any], bound: str, name: str, colour: str, top: float) -> None:
+    """Add one of Theorem 3's bounds of a series, where it is known and not far above all that was measured."""
+    values = row.get(bound) or []
+    known = [at for at, value in enumerate(values) if value is not None and 0 < value <= top]
+    kept = [known[at] for at in theme.thin(len(known))]
+    if not kept:
+        return
+    figure.add_trace(
+        go.Scatter(
+            x=[row["integrated_lr"][at] for at in kept],
+            y=[values[at] for at in kept],
+            hovertext=[f"{name}, step {at}: {theme.number(values[at])}" for at in kept],
+            hoverinfo="text",
+            name=name,
+            showlegend=False,
+            mode="lines",
+            line={"color": colour, "width": 1, "dash": BOUND_DASHES[bound]},
+        )
+    )
+
+
+def _over(series: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Say how far above the last distances the bounds lie, as the median over series; or why there are none."""
+    if why := next((row["bounds_unavailable"] for row in series if row.get("bounds_unavailable")), None):
+        yield f"no bound: {why}"
+    for bound, words in {"bound": "bound (8)", "bound_tight": "tighter form"}.items():
+        ends = [(row[bound][-1], row["divergence"][-1]) for row in series if row.get(bound) and row["divergence"][-1]]
+        if ends:
+            times = statistics.median(math.inf if high is None else high / low for high, low in ends)
+            yield f"{words} {theme.number(times)} times the distance (estimated from below)"
 
 
 def _said(fitted: Sequence[Mapping[str, Any]]) -> str:

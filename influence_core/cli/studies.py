@@ -1,61 +1,76 @@
 """Commands of the studies: ``study NAME W``."""
 
-from importlib.util import find_spec
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from influence_core.cli.output import Checkpoint, Json, Name, Scope, emit, given, number, run_here, table
-from influence_core.errors import UserError
-from influence_core.specs import DivergenceSpec, FadingSpec, StabilitySpec, TracinErrorSpec
+from influence_core.cli.output import Json, emit, number, run_here, table
+from influence_core.cli.study_files import check_file, save_figure, save_record
+from influence_core.cli.study_options import (
+    OptimizerOptions,
+    StudyOptions,
+    TrajectoryOptions,
+    Upsampled,
+    Weights,
+    study,
+)
+from influence_core.specs import (
+    CorrectionStudySpec,
+    DivergenceSpec,
+    FadingSpec,
+    MislabelledSpec,
+    StabilitySpec,
+    TracinErrorSpec,
+)
 from influence_core.workspace import Workspace
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-Optimizer = Annotated[str | None, typer.Option(help="sgd, adam or checkpoint (default: the checkpoint's own)")]
-State = Annotated[str | None, typer.Option(help="checkpoint, warm or zeros (default: the checkpoint's, else warm)")]
-Rate = Annotated[float | None, typer.Option(help="default 1e-5 for Adam, 1e-3 for SGD")]
-Steps = Annotated[int | None, typer.Option(help="training steps (default 40)")]
-BatchSize = Annotated[int | None, typer.Option(help="rows of each training batch (default 32)")]
-Seed = Annotated[int | None, typer.Option(help="of rows, batches and dropout (default 0)")]
-NoDropout = Annotated[bool, typer.Option("--no-dropout", help="train on without dropout")]
-Dtype = Annotated[str | None, typer.Option(help="float32 or float64 (default: the checkpoint's own)")]
-Minutes = Annotated[float | None, typer.Option(help="begin no repeat that would end later; start again to go on")]
-Figure = Annotated[Path | None, typer.Option(help="write the figure to this .html, or with kaleido installed .png")]
-Weights = Annotated[list[float] | None, typer.Option(help="a weight ε, as often as needed")]
+Asked = TypeVar(
+    "Asked", StabilitySpec, FadingSpec, DivergenceSpec, TracinErrorSpec, CorrectionStudySpec, MislabelledSpec
+)
+BOUNDS = {"bound": "bound (8)", "bound_tight": "tighter"}
 
 app = typer.Typer(no_args_is_help=True, help="Experiments on a workspace; what they compute is kept.")
 
 
-@app.command()
+def measured(kind: type[Asked], shared: StudyOptions, **own: Any) -> dict[str, Any]:
+    """Run a study with the options given, write its record if asked to, and return its value."""
+    check_file("--out", shared.out, (".json",))
+    if isinstance(shared, TrajectoryOptions):
+        check_file("--figure", shared.figure, (".html", ".png"))
+    spec = Workspace.open(shared.workspace).spec(kind, shared.of_spec(**own))
+    value = run_here(spec)
+    save_record(shared, spec, value)
+    return value
+
+
+def drawn(shared: TrajectoryOptions, figure: "Callable[[ModuleType], go.Figure]") -> None:
+    """Write the figure that ``figure(charts)`` makes, if asked to; plotly is imported only then."""
+    if shared.figure is not None:
+        from influence_core import charts
+
+        save_figure(figure(charts), shared.figure)
+
+
+@study(app, "stability", StudyOptions)
 def stability(
-    workspace: Name,
+    shared: StudyOptions,
     hessian_rows: Annotated[list[int] | None, typer.Option(help="sample sizes (default 256, 128, 512)")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="seeds of the first size (default 0, 1)")] = None,
     k: Annotated[int | None, typer.Option(help="eigenvectors kept (default 32)")] = None,
     iterations: Annotated[int | None, typer.Option(help="Lanczos iterations (default 64)")] = None,
     queries: Annotated[int | None, typer.Option(help="mispredictions compared (default 16)")] = None,
     top: Annotated[int | None, typer.Option(help="rows of each end compared (default 20)")] = None,
-    scope: Scope = None,
-    checkpoint: Checkpoint = None,
-    json: Json = False,
 ) -> None:
     """Say how much ABIF's top rows depend on the Hessian's sample."""
-    found = Workspace.open(workspace)
-    options = given(
-        hessian_rows=tuple(hessian_rows) if hessian_rows else None,
-        seeds=tuple(seed) if seed else None,
-        k=k,
-        iterations=iterations,
-        queries=queries,
-        top=top,
-        scope=scope,
-        checkpoint=checkpoint,
-    )
-    value = run_here(found.spec(StabilitySpec, options))
-    if json:
+    sizes, sampled = {"k": k, "iterations": iterations, "queries": queries, "top": top}, several(hessian_rows)
+    value = measured(StabilitySpec, shared, hessian_rows=sampled, seeds=several(seed), **sizes)
+    if shared.json:
         emit(value)
         return
     print(f"ABIF, k = {value['k']}, {value['queries']} mispredictions, top {value['top']} of both ends by cosine")
@@ -71,57 +86,23 @@ def stability(
     table(rows, ("Hessian rows", "seeds", "overlap", "Spearman"))
 
 
-@app.command()
+@study(app, "fading", OptimizerOptions)
 def fading(
-    workspace: Name,
+    shared: OptimizerOptions,
     method: Annotated[
         list[str] | None, typer.Option(help="a method, as often as needed, or all (default: all that can be used here)")
     ] = None,
-    optimizer: Optimizer = None,
-    optimizer_state: State = None,
-    learning_rate: Rate = None,
-    steps: Steps = None,
     train_rows: Annotated[int | None, typer.Option(help="training rows, each perturbed alone (default 32)")] = None,
     test_rows: Annotated[int | None, typer.Option(help="test rows whose loss is read (default 16)")] = None,
-    repeats: Annotated[int | None, typer.Option(help="with other rows each (default 5, which a verdict needs)")] = None,
     epsilon: Annotated[float | None, typer.Option(help="weight of a training row (default -0.01)")] = None,
-    batch_size: BatchSize = None,
-    seed: Seed = None,
-    no_dropout: NoDropout = False,
-    dtype: Dtype = None,
-    scope: Scope = None,
-    checkpoint: Checkpoint = None,
-    budget_minutes: Minutes = None,
-    figure: Figure = None,
-    json: Json = False,
 ) -> None:
     """Measure how the predictive power of scores fades while training goes on (paper, Fig. 2)."""
     named = [name for text in method or () for name in text.split(",")]
-    options = given(
-        methods=None if not named or named == ["all"] else tuple(named),
-        optimizer=optimizer,
-        optimizer_state=optimizer_state,
-        learning_rate=learning_rate,
-        steps=steps,
-        train_rows=train_rows,
-        test_rows=test_rows,
-        repeats=repeats,
-        epsilon=epsilon,
-        batch_size=batch_size,
-        seed=seed,
-        dropout=False if no_dropout else None,
-        dtype=dtype,
-        scope=scope,
-        checkpoint=checkpoint,
-        budget_minutes=budget_minutes,
-    )
-    check_figure(figure)
-    value = run_here(Workspace.open(workspace).spec(FadingSpec, options))
-    if figure is not None:
-        from influence_core import charts
-
-        save_figure(charts.fading(value["methods"]), figure)
-    if json:
+    methods = None if named == ["all"] else several(named)
+    sizes = {"train_rows": train_rows, "test_rows": test_rows, "epsilon": epsilon}
+    value = measured(FadingSpec, shared, methods=methods, **sizes)
+    drawn(shared, lambda charts: charts.fading(value["methods"]))
+    if shared.json:
         emit(value["methods"])
         return
     print(
@@ -136,10 +117,6 @@ def fading(
 
 def _fading_row(row: dict[str, Any]) -> dict[str, Any]:
     known = row["peak"] is not None
-
-    def shown(value: float | None) -> str:
-        return "–" if value is None else number(float(value))
-
     return {
         "method": row["method"],
         "peak": shown(row["r"][row["peak"] - 1] if known else None),
@@ -151,129 +128,99 @@ def _fading_row(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@app.command()
+@study(app, "divergence", OptimizerOptions)
 def divergence(
-    workspace: Name,
+    shared: OptimizerOptions,
     epsilon: Weights = None,
-    rows: Annotated[int | None, typer.Option(help="training rows up-sampled together (default 16)")] = None,
-    optimizer: Optimizer = None,
-    optimizer_state: State = None,
-    learning_rate: Rate = None,
-    steps: Steps = None,
-    repeats: Annotated[int | None, typer.Option(help="with other rows each (default 1)")] = None,
-    batch_size: BatchSize = None,
-    seed: Seed = None,
-    no_dropout: NoDropout = False,
-    dtype: Dtype = None,
-    scope: Scope = None,
-    checkpoint: Checkpoint = None,
-    budget_minutes: Minutes = None,
-    figure: Figure = None,
-    json: Json = False,
+    rows: Upsampled = None,
+    bounds: Annotated[
+        bool, typer.Option("--bounds", help="Theorem 3's bounds beside it, which cost 20 Hessian products a step")
+    ] = False,
 ) -> None:
     """Measure how far training on a perturbed loss leads away (paper, Fig. 1)."""
-    options = given(
-        epsilons=tuple(epsilon) if epsilon else None,
-        rows=rows,
-        optimizer=optimizer,
-        optimizer_state=optimizer_state,
-        learning_rate=learning_rate,
-        steps=steps,
-        repeats=repeats,
-        batch_size=batch_size,
-        seed=seed,
-        dropout=False if no_dropout else None,
-        dtype=dtype,
-        scope=scope,
-        checkpoint=checkpoint,
-        budget_minutes=budget_minutes,
-    )
-    check_figure(figure)
-    value = run_here(Workspace.open(workspace).spec(DivergenceSpec, options))
-    if figure is not None:
-        from influence_core import charts
-
-        save_figure(charts.phases(value["series"]), figure)
-    if json:
+    value = measured(DivergenceSpec, shared, epsilons=several(epsilon), rows=rows, bounds=bounds)
+    drawn(shared, lambda charts: charts.phases(value["series"]))
+    if shared.json:
         emit(value["series"])
         return
-    shown = []
+    lines = []
     for row in value["series"]:
         fit = row["fit"] or {"slopes": ["–"] * 2, "breakpoint": "–", "r2": ["–"] * 2, "best": "too few steps for a fit"}
         (first, second), (_, r2) = fit["slopes"], fit["r2"]
         about = {"repeat": row["repeat"] + 1, "epsilon": row["epsilon"], "distance": row["divergence"][-1]}
-        shown.append({**about, "slope 1": first, "slope 2": second, "R² 2": r2, "bend": fit["breakpoint"], **fit})
-    table(shown, ("repeat", "epsilon", "distance", "slope 1", "slope 2", "R² 2", "bend", "best"))
+        met = {name: shown(row[name][-1] if row[name] else None) for name in BOUNDS} if bounds else {}
+        named = {BOUNDS[name]: text for name, text in met.items()}
+        lines.append(
+            {**about, **named, "slope 1": first, "slope 2": second, "R² 2": r2, "bend": fit["breakpoint"], **fit}
+        )
+    columns = ("repeat", "epsilon", "distance", *(BOUNDS.values() if bounds else ()))
+    table(lines, (*columns, "slope 1", "slope 2", "R² 2", "bend", "best"))
+    if bounds and lines:
+        why = value["series"][0]["bounds_unavailable"]
+        print(f"no bound: {why}" if why else "bounds: constants estimated from below, on both trajectories")
 
 
-@app.command("tracin-error")
+@study(app, "tracin-error", TrajectoryOptions)
 def tracin_error(
-    workspace: Name,
+    shared: TrajectoryOptions,
     epsilon: Weights = None,
-    rows: Annotated[int | None, typer.Option(help="training rows up-sampled together (default 16)")] = None,
-    learning_rate: Rate = None,
-    steps: Steps = None,
-    repeats: Annotated[int | None, typer.Option(help="with other rows each (default 1)")] = None,
-    batch_size: BatchSize = None,
-    seed: Seed = None,
-    no_dropout: NoDropout = False,
+    rows: Upsampled = None,
     dtype: Annotated[list[str] | None, typer.Option(help="float64 or float32 (default: both)")] = None,
-    scope: Scope = None,
-    checkpoint: Checkpoint = None,
-    budget_minutes: Minutes = None,
-    figure: Figure = None,
-    json: Json = False,
 ) -> None:
     """Measure how much more TracIn's Jacobian (Eq. 2) errs than the exact one (Eq. 6; paper, Fig. 12)."""
-    options = given(
-        epsilons=tuple(epsilon) if epsilon else None,
-        rows=rows,
-        learning_rate=learning_rate,
-        steps=steps,
-        repeats=repeats,
-        batch_size=batch_size,
-        seed=seed,
-        dropout=False if no_dropout else None,
-        dtypes=tuple(dtype) if dtype else None,
-        scope=scope,
-        checkpoint=checkpoint,
-        budget_minutes=budget_minutes,
-    )
-    check_figure(figure)
-    value = run_here(Workspace.open(workspace).spec(TracinErrorSpec, options))
-    if figure is not None:
-        from influence_core import charts
-
-        save_figure(charts.tracin_error(value["series"]), figure)
-    if json:
+    value = measured(TracinErrorSpec, shared, epsilons=several(epsilon), rows=rows, dtypes=several(dtype))
+    drawn(shared, lambda charts: charts.tracin_error(value["series"]))
+    if shared.json:
         emit(value["series"])
         return
     names = {"error_eq2": "Eq. 2 errs by", "error_eq6": "Eq. 6 errs by", "ratio": "ratio"}
-    shown = [
+    lines = [
         {**row, "repeat": row["repeat"] + 1, **{name: row[field][-1] for field, name in names.items()}}
         for row in value["series"]
     ]
-    table(shown, ("repeat", "dtype", "epsilon", *names.values()))
+    table(lines, ("repeat", "dtype", "epsilon", *names.values()))
 
 
-def check_figure(path: Path | None) -> None:
-    """Refuse a figure's file before anything long begins: another ending, no folder, or PNG without kaleido."""
-    if path is None:
+@app.command()
+def conjecture(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="of study fading and divergence --out")],
+    json: Json = False,
+) -> None:
+    """Compare divergence with fading over models: does influence fade sooner where parameters part faster (G.1)?"""
+    from influence_core.studies.conjecture import conjecture as compare
+
+    value = compare(files)
+    if json:
+        emit(value)
         return
-    if path.suffix not in (".html", ".png"):
-        raise UserError(f"--figure {path}: give a file that ends in .html or .png")
-    if not path.parent.is_dir():
-        raise UserError(f"--figure {path}: there is no folder {path.parent}, make it first")
-    if path.suffix == ".png" and find_spec("kaleido") is None:
-        raise UserError(f"--figure {path}: a PNG needs the kaleido library: run pip install kaleido, or write .html")
+    lines = [
+        {
+            **row,
+            "rate": row["learning_rate"],
+            "slope per Σ η": shown(row["slope_lr"]),
+            "per step": shown(row["slope_step"]),
+            "steps to fade": "never" if row["span_step"] is None else row["span_step"],
+            "Σ η to fade": "never" if row["span_lr"] is None else shown(row["span_lr"]),
+        }
+        for row in value["rows"]
+    ]
+    names = ("model", "scope", "optimizer", "rate", "method", "repeats")
+    table(lines, (*names, "slope per Σ η", "per step", "peak", "steps to fade", "Σ η to fade"))
+    for each in value["spearman"]:
+        said = shown(each["r"]) if each["r"] is not None else "not defined (3 that differ are needed)"
+        print(f"{each['method']}, per {each['per']}: Spearman of slope and time to fade over {each['models']}: {said}")
+    for study_of in value["unpaired"]:
+        print(f"without {study_of}: it has no other study of the same setting")
 
 
-def save_figure(figure: "go.Figure", path: Path) -> None:
-    """Write a figure; HTML ones of a folder share one plotly.min.js beside them, so that they work offline."""
-    if path.suffix == ".html":
-        figure.write_html(path, include_plotlyjs="directory")
-    else:
-        figure.write_image(path, scale=2)
+def shown(value: float | None) -> str:
+    """Write a number that may not be defined."""
+    return "–" if value is None else number(float(value))
+
+
+def several(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    """Return repeated options as a spec wants them, None where none was given."""
+    return tuple(values) if values else None
 
 
 def register(root: typer.Typer) -> None:

@@ -24,9 +24,18 @@ from influence_core.specs.base import (
     Strategy,
 )
 from influence_core.specs.correcting import CorrectionSpec
+from influence_core.specs.correction_studies import CorrectionStudySpec, MislabelledSpec
 from influence_core.specs.opening import CheckSpec, OpenSpec, Sources
 from influence_core.specs.rankings import ExplainSpec, IndexSpec, PredictSpec, RankSpec, Solved, SuspectsSpec
-from influence_core.specs.studies import DivergenceSpec, FadingSpec, StabilitySpec, TracinErrorSpec, TrajectorySpec
+from influence_core.specs.studies import (
+    DivergenceSpec,
+    FadingSpec,
+    ForecastSpec,
+    HorizonSpec,
+    StabilitySpec,
+    TracinErrorSpec,
+    TrajectorySpec,
+)
 from influence_core.specs.wording import KINDS, one_line
 
 __all__ = [
@@ -40,10 +49,14 @@ __all__ = [
     "Attributed",
     "CheckSpec",
     "CorrectionSpec",
+    "CorrectionStudySpec",
     "DivergenceSpec",
     "ExplainSpec",
     "FadingSpec",
+    "ForecastSpec",
+    "HorizonSpec",
     "IndexSpec",
+    "MislabelledSpec",
     "OpenSpec",
     "Order",
     "PredictSpec",
@@ -76,6 +89,10 @@ AnySpec = (
     | FadingSpec
     | DivergenceSpec
     | TracinErrorSpec
+    | HorizonSpec
+    | ForecastSpec
+    | CorrectionStudySpec
+    | MislabelledSpec
 )
 _adapter: TypeAdapter[AnySpec] = TypeAdapter(Annotated[AnySpec, Field(discriminator="kind")])
 

@@ -9,7 +9,7 @@ from influence_core.settings import SETTINGS, Method, Settings, check_settings
 from influence_core.specs.wording import one_line
 
 Order = Literal["cosine", "score"]
-Strategy = Literal["proponents", "opponents", "random"]
+Strategy = Literal["proponents", "opponents", "random", "permuted"]
 Split = Literal["train", "validation", "test"]
 
 DEFAULT_HESSIAN_ROWS = 256

@@ -1,5 +1,6 @@
 """The spec of a correction."""
 
+import operator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -7,11 +8,16 @@ from pydantic import Field, model_validator
 from influence_core.specs.base import Attributed, Order, Strategy
 
 
+def _unsaid(value: float | None) -> bool:
+    return value is None
+
+
 class CorrectionSpec(Attributed):
     """Fine-tune a few steps on L + ε·l_B and watch one misprediction (paper, Sec. 6).
 
     The weight of B is given as ``epsilon`` or as ``share`` s = ε / (1 + ε); neither means the
-    share k / (k + batch_size), "no up-sampling".
+    share k / (k + batch_size), "no up-sampling". The run ends ``after_flip`` steps after the flip, where
+    retention falls below ``min_retention`` if that is given, or after ``steps``.
     """
 
     kind: Literal["correct"] = "correct"
@@ -30,6 +36,10 @@ class CorrectionSpec(Attributed):
     optimizer_state: Literal["checkpoint", "warm", "zeros"] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     after_flip: Annotated[int, Field(ge=0)] = 0
+    # both are unsaid where off, as in older manifests
+    min_retention: Annotated[float | None, Field(gt=0, le=1, exclude_if=_unsaid)] = None
+    # also say at each step what influence predicts (Eq. 6, Eq. 2)
+    predict: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
     @model_validator(mode="after")
     def _one_weight(self) -> Self:

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from influence_core.settings import Method
-from influence_core.specs.base import Scoped
-from influence_core.specs.rankings import Solved
+from influence_core.specs.base import Attributed, Order, Scoped
+from influence_core.specs.rankings import RankSpec, Solved
 
 
 class StabilitySpec(Solved):
@@ -38,6 +38,15 @@ class TrajectorySpec(Scoped):
     budget_minutes: Annotated[float, Field(gt=0)] | None = None  # begin no repeat that would end later
 
 
+def _some_weight(value: float) -> float:
+    if value == 0:
+        raise ValueError("it perturbs nothing, give a weight such as -0.01")
+    return value
+
+
+Weight = Annotated[float, Field(ge=-1, le=1), AfterValidator(_some_weight)]  # of one training row, L + ε l_x
+
+
 class FadingSpec(TrajectorySpec):
     """Measure R(t), how well scores predict loss shifts, step by step (paper, Sec. 5.2, Fig. 2)."""
 
@@ -45,14 +54,8 @@ class FadingSpec(TrajectorySpec):
     methods: tuple[Method, ...] = ()  # empty: all that can be used here, but for ekfac
     train_rows: Annotated[int, Field(ge=3, le=1000)] = 32
     test_rows: Annotated[int, Field(ge=1, le=1000)] = 16
-    epsilon: Annotated[float, Field(ge=-1, le=1)] = -0.01  # of one training row: L − l_x/100
+    epsilon: Weight = -0.01  # L − l_x/100
     repeats: Annotated[int, Field(ge=1, le=1000)] = 5
-
-    @model_validator(mode="after")
-    def _some_weight(self) -> Self:
-        if self.epsilon == 0:
-            raise ValueError("epsilon = 0 perturbs nothing: give a weight, such as -0.01")
-        return self
 
 
 Weights = Annotated[tuple[Annotated[float, Field(gt=0, le=1e6)], ...], Field(min_length=1)]
@@ -64,6 +67,7 @@ class DivergenceSpec(TrajectorySpec):
     kind: Literal["divergence"] = "divergence"
     rows: Annotated[int, Field(ge=1, le=1000)] = 16
     epsilons: Weights = (0.01, 0.1, 1.0)
+    bounds: bool = False  # Theorem 3's beside it, at 20 Hessian-vector products a step and ε
 
 
 class TracinErrorSpec(TrajectorySpec):
@@ -80,3 +84,44 @@ class TracinErrorSpec(TrajectorySpec):
         if self.dtype is not None:
             raise ValueError(f"dtype = {self.dtype!r}: this study compares precisions, give dtypes")
         return self
+
+
+class HorizonSpec(TrajectorySpec, Attributed):
+    """Measure for how many steps one test row's ranking can be trusted (DEFINITIONS, Trust horizon).
+
+    Half of the training rows are random, half come from the ranking's two ends; a repeat has other
+    random rows and other batches.
+    """
+
+    kind: Literal["horizon"] = "horizon"
+    example: str
+    target: str = "predicted"  # predicted, gold, or a label's name; the ranking's
+    by: Order = "cosine"
+    train_rows: Annotated[int, Field(ge=8, le=1000, multiple_of=4)] = 16
+    trust: Annotated[float, Field(ge=0, lt=1)] = 0.3  # what the band's lower end has to reach
+    epsilon: Weight = -0.01  # L − l_x/100
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 20
+
+    @property
+    def ranking(self) -> RankSpec:
+        """The ranking whose horizon is asked for."""
+        names = ("workspace", "checkpoint", "scope", "method", "settings", "example", "target", "by")
+        return RankSpec(**{name: getattr(self, name) for name in names})
+
+
+class ForecastSpec(TrajectorySpec):
+    """Predict by Eq. 6, and by Eq. 2 beside it, what training on a row as well does to a test row's loss."""
+
+    kind: Literal["forecast"] = "forecast"
+    example: str
+    target: str = "predicted"
+    rows: Annotated[tuple[str, ...], Field(min_length=1, max_length=8)]  # training row ids, each on its own
+    epsilon: Weight = -0.01
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 20
+    repeats: Literal[1] = 1
+
+    @property
+    def ranking(self) -> RankSpec:
+        """A ranking of the same test row for the same target."""
+        names = ("workspace", "checkpoint", "scope", "example", "target")
+        return RankSpec(**{name: getattr(self, name) for name in names})

@@ -18,6 +18,10 @@ KINDS = (
     "fading",
     "divergence",
     "tracin-error",
+    "horizon",
+    "forecast",
+    "correction",
+    "mislabelled",
 )
 LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 

@@ -8,30 +8,42 @@ from typing import Any
 import numpy as np
 import torch
 
+from influence_core.attribution.base import Arrays
 from influence_core.errors import RunFailedError
 from influence_core.events import Events, Progress, Result, through
 from influence_core.runs.stopping import stop_requested
 from influence_core.specs import DivergenceSpec
 from influence_core.studies.phases import FEWEST, two_phases
-from influence_core.studies.readings import distances
+from influence_core.studies.readings import distances, numbers
 from influence_core.studies.resumable import Budget, Repeat
-from influence_core.studies.setting import Drawn, Setting, draw, open_setting, optimizer_for, setting_key
+from influence_core.studies.setting import (
+    Drawn,
+    Setting,
+    draw,
+    open_setting,
+    optimizer_for,
+    setting_key,
+    setting_words,
+)
+from influence_core.trajectory.bounds import divergence_bounds, unavailable
 from influence_core.trajectory.perturbation import Perturbation
 from influence_core.trajectory.trajectories import rollout
 from influence_core.workspace import Workspace
 
 KIND = "divergence"
+BOUNDS = ("bound", "bound_tight")  # Eq. 8, and the product form; estimates from below
 
 
 def run(spec: DivergenceSpec, result: Path) -> Events:
     """Measure repeat by repeat, each with rows B of its own; yields progress, then the table (`row`).
 
-    What is kept of a repeat is one series per ε, so more repeats or other ε cost only themselves.
+    What is kept of a repeat is one series per ε, so more repeats, other ε or the bounds cost only themselves.
     """
     workspace, started, budget = Workspace.open(spec.workspace), time.monotonic(), Budget(spec.budget_minutes)
     setting: Setting | None = None
     rows: list[dict[str, Any]] = []
     used: list[list[str]] = []
+    why_not = unavailable(optimizer_for(workspace, spec)) if spec.bounds else None
     for number in range(spec.repeats):
         if not budget.begin() or (number and stop_requested(result)):
             break
@@ -47,12 +59,19 @@ def run(spec: DivergenceSpec, result: Path) -> Events:
                 kept[weight].write("series", {"divergence": distances})
             budget.made()
         for weight, own in kept.items():
+            if spec.bounds and why_not is None and own.read("bounds") is None:
+                setting = setting or (yield from through(open_setting(workspace, spec), Setting))
+                phase = f"repeat {number + 1} of {spec.repeats}: bounds at ε = {weight:g}"
+                own.write("bounds", (yield from bound(setting, spec, drawn, weight, phase)))
+                budget.made()
             arrays = own.read("series")
             if arrays is None:
                 raise RunFailedError(f"what was kept in {own.folder} is gone: start again")
-            rows.append(row(workspace, spec, number, weight, arrays["divergence"], str(own.about["state"])))
+            measured = row(workspace, spec, number, weight, arrays["divergence"], str(own.about["state"]))
+            bounds = own.read("bounds") if spec.bounds and why_not is None else None
+            rows.append({**measured, **bounds_of(bounds), "bounds_unavailable": why_not})
         used.append(drawn.ids(workspace)["train"])
-    about = {"repeats": len(used), "repeats_asked": spec.repeats, "seed": spec.seed, "rows": used}
+    about = {"repeats": len(used), "repeats_asked": spec.repeats, **setting_words(workspace, spec), "rows": used}
     yield Result(value={"series": rows, **about, "seconds": time.monotonic() - started})
 
 
@@ -81,6 +100,25 @@ def measure(
     return found
 
 
+def bound(
+    setting: Setting, spec: DivergenceSpec, drawn: Drawn, epsilon: float, phase: str
+) -> Generator[Progress, None, Arrays]:
+    """Return Theorem 3's bounds with constants from both trajectories, ``bound`` and ``bound_tight`` [steps + 1]."""
+    perturbation = Perturbation.mean(setting.batch("train", drawn.train, drawn.labels))
+    weight = torch.tensor([epsilon], dtype=setting.dtype, device=setting.device)
+    found = {name: np.zeros(spec.steps + 1) for name in BOUNDS}
+    start = setting.step, setting.parameters, setting.state
+    for moment in divergence_bounds(*start, perturbation, weight, spec.steps):
+        found["bound"][moment.t], found["bound_tight"][moment.t] = moment.bound, moment.product
+        yield Progress(phase=phase, done=moment.t, total=spec.steps, unit="steps")
+    return found
+
+
+def bounds_of(arrays: Arrays | None) -> dict[str, list[float | None] | None]:
+    """Return the bounds as JSON has them, null where there are none, a number that overflows null."""
+    return {name: None if arrays is None else numbers(arrays[name]) for name in BOUNDS}
+
+
 def row(
     workspace: Workspace, spec: DivergenceSpec, repeat: int, epsilon: float, distances: np.ndarray, state: str
 ) -> dict[str, Any]:
@@ -95,7 +133,7 @@ def row(
             "intercepts": list(found.intercepts),
             "breakpoint": found.breakpoint,
             "r2": list(found.r2),
-            "aic": found.aic,
+            "bic": found.bic,
             "best": found.best,
         }
     return {

@@ -1,6 +1,5 @@
 """How the predictive power of scores fades while training goes on (paper, Sec. 5.2, Fig. 2, 4-10)."""
 
-import math
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
@@ -13,20 +12,20 @@ import torch
 from influence_core.attribution.base import Query
 from influence_core.attribution.tracin import TracIn
 from influence_core.attribution.tracin_adam import TracInAdam
-from influence_core.errors import RunFailedError
 from influence_core.events import Correlation, Events, Fading, Progress, Result, through
 from influence_core.fingerprints import key_hash
 from influence_core.runs.stopping import stop_requested
 from influence_core.settings import Method
 from influence_core.specs import FadingSpec
-from influence_core.studies.readings import distances, losses
+from influence_core.studies.following import circumstances, followed
+from influence_core.studies.readings import number, numbers
 from influence_core.studies.resumable import Budget, Repeat
 from influence_core.studies.scoring import asked, score, scores_key, usable
-from influence_core.studies.setting import Drawn, Setting, draw, open_setting, optimizer_for, setting_key
+from influence_core.studies.setting import Drawn, Setting, draw, open_setting, optimizer_for, setting_key, setting_words
 from influence_core.studies.statistics import TRUST, VERDICT_REPEATS, agreement, band, pooled
 from influence_core.studies.statistics import fading as fading_of
 from influence_core.trajectory.optimizers import OptimizerSpec
-from influence_core.trajectory.trajectories import alike, rollout
+from influence_core.trajectory.trajectories import alike
 from influence_core.workspace import Workspace
 
 KIND = "fading"
@@ -85,7 +84,10 @@ class Study:
         return partial
 
     def _scores(self, kept: Repeat, method: Method, drawn: Drawn) -> Generator[Progress, None, np.ndarray]:
-        """Return the scores [X, Z]; the η of TracIn is the trajectories' own, so that its slope at step 1 is near 1."""
+        """Return the scores [X, Z]; the η of TracIn is the trajectories' own, so that its slope at step 1 is near 1.
+
+        Under Adam it is near 1 − β1: momentum passes the rest on over the steps that follow.
+        """
         wanted = asked(self.spec, method)
         name = f"scores-{method}-{key_hash(scores_key(self.workspace, wanted))}"
         arrays = kept.read(name)
@@ -106,16 +108,10 @@ class Study:
         spec = self.spec
         if self.setting is None:
             self.setting = yield from through(open_setting(self.workspace, spec), Setting)
-        setting, classifier = self.setting, self.setting.opened.classifier
+        setting = self.setting
         test = setting.batch("test", drawn.test, drawn.targets)
         rows = alike(setting.step.rows, [[int(each)] for each in drawn.train], [[int(each)] for each in drawn.labels])
-        about = {
-            "state": setting.source,
-            "dtype": str(classifier.dtype),
-            "device": str(classifier.device),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        }
+        about = circumstances(setting)
         size, z = spec.steps + 1, len(drawn.test)
         found = Measured(
             drawn,
@@ -129,21 +125,14 @@ class Study:
         perturbations, weights = [*rows, rows[0]], [[spec.epsilon]] * len(rows) + [[0.0]]
         epsilons = torch.tensor(weights, dtype=setting.dtype, device=setting.device)
         phase = f"repeat {len(self.done)} of {spec.repeats}: {len(rows) + 2} trajectories"
-        for moment in rollout(setting.step, setting.parameters, setting.state, perturbations, epsilons, spec.steps):
-            base = losses(classifier, test, moment.base_parameters)
-            read = np.stack([losses(classifier, test, moment.parameters(m)) for m in range(moment.count)]) - base
-            found.shifts[moment.t], found.noise[moment.t] = read[:-1], read[-1]
-            found.divergence[moment.t] = distances(classifier, moment)[:-1]
-            about["way"] = moment.way
-            if not np.isfinite(read).all():
-                raise RunFailedError(
-                    f"training diverged at step {moment.t} (a loss is not finite): "
-                    f"lower the learning rate, {setting.step.optimizer.learning_rate:g}"
-                )
-            if moment.t > 0:
-                yield self._event(found, moment.t)
-            yield Progress(phase=phase, done=moment.t, total=spec.steps, unit="steps")
-            if moment.t < spec.steps and stop_requested(self.result):
+        for read in followed(setting, perturbations, epsilons, test, spec.steps):
+            found.shifts[read.t], found.noise[read.t] = read.shifts[:-1], read.shifts[-1]
+            found.divergence[read.t] = read.distances[:-1]
+            about["way"] = read.way
+            if read.t > 0:
+                yield self._event(found, read.t)
+            yield Progress(phase=phase, done=read.t, total=spec.steps, unit="steps")
+            if read.t < spec.steps and stop_requested(self.result):
                 self.done.pop()
                 return None
         return found
@@ -178,10 +167,10 @@ def run(spec: FadingSpec, result: Path) -> Events:
     workspace, started = Workspace.open(spec.workspace), time.monotonic()
     methods, left_out = usable(workspace, spec, spec.methods)
     study = Study(spec, workspace, optimizer_for(workspace, spec), methods, result, Budget(spec.budget_minutes))
-    for number in range(spec.repeats):
-        if not study.budget.begin() or (number and stop_requested(result)):
+    for place in range(spec.repeats):
+        if not study.budget.begin() or (place and stop_requested(result)):
             break
-        if (yield from study.repeat(number)) is None:
+        if (yield from study.repeat(place)) is None:
             break
     yield Result(value={**table(study), "left_out": left_out, "seconds": time.monotonic() - started})
 
@@ -203,13 +192,11 @@ def table(study: Study) -> dict[str, Any]:
         "train_rows": spec.train_rows,
         "test_rows": spec.test_rows,
         "epsilon": spec.epsilon,
-        "learning_rate": rate,
-        "optimizer": study.optimizer.kind,
+        **setting_words(study.workspace, spec),
         "states": sorted({str(each.about["state"]) for each in done}),
         "integrated_lr": [t * rate for t in range(1, spec.steps + 1)],
         "divergence": np.mean([each.divergence[1:].mean(1) for each in done], 0).tolist() if done else [],
         "noise": max((float(np.abs(each.noise).max()) for each in done), default=None),
-        "seed": spec.seed,
         "rows": [each.drawn.ids(study.workspace) for each in done],
     }
 
@@ -250,13 +237,3 @@ def method_row(name: str, spec: FadingSpec, done: Sequence[Measured]) -> dict[st
 def _mean(values: Sequence[np.ndarray]) -> np.ndarray:
     found: np.ndarray = np.mean(np.stack(values), 0)
     return found
-
-
-def number(value: float) -> float | None:
-    """Return a number as JSON has it, null for one that is not finite."""
-    return float(value) if math.isfinite(value) else None
-
-
-def numbers(values: np.ndarray) -> list[float | None]:
-    """Return numbers as JSON has them."""
-    return [number(float(value)) for value in values]

@@ -1,10 +1,11 @@
-"""What studies read of trajectories after each step: losses in float64, distances from the base."""
+"""What studies read of trajectories after each step: losses in float64, distances from the base, as JSON has them."""
+
+import math
 
 import numpy as np
 import torch
 
 from influence_core.models.classifier import Batch, Classifier, Parameters
-from influence_core.trajectory.rollout import distance
 from influence_core.trajectory.trajectories import Trajectories
 from influence_core.trajectory.unfelt import unfelt
 
@@ -31,3 +32,19 @@ def felt(classifier: Classifier, parameters: Parameters) -> Parameters:
     """Return the parameters that the loss feels."""
     apart = unfelt(classifier)
     return {name: value for name, value in parameters.items() if name not in apart}
+
+
+def number(value: float) -> float | None:
+    """Return a number as JSON has it, null for one that is not finite."""
+    return float(value) if math.isfinite(value) else None
+
+
+def numbers(values: np.ndarray) -> list[float | None]:
+    """Return numbers as JSON has them."""
+    return [number(float(value)) for value in values]
+
+
+def distance(first: Parameters, second: Parameters) -> float:
+    """Return the Euclidean distance of two parameter sets, summed in float64."""
+    norms = [torch.linalg.vector_norm(first[name].double() - second[name].double()) for name in first]
+    return float(torch.linalg.vector_norm(torch.stack(norms)))

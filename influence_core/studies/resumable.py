@@ -1,6 +1,7 @@
 """What a study keeps of each repeat, so that it goes on where it was interrupted, and how long it may take."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ class Repeat:
     """One repeat's folder among the workspace's artefacts, named by the key of all it depends on."""
 
     def __init__(self, workspace: Workspace, kind: str, key: dict[str, Any]) -> None:
-        self.folder: Path = workspace.artefacts.make(kind, key)
+        self.folder: Path = workspace.artefacts.path(kind, key)
+        self._make = partial(
+            workspace.artefacts.make, kind, key
+        )  # with the first thing kept, so that readers make none
 
     def read(self, name: str) -> Arrays | None:
         """Return arrays that were kept, or None; damaged ones are as if they were not there."""
@@ -31,6 +35,7 @@ class Repeat:
 
     def write(self, name: str, arrays: Arrays) -> None:
         """Keep arrays, all of them or nothing."""
+        self._make()
         write_arrays(self.folder / f"{name}.safetensors", arrays)
 
     @property
@@ -40,6 +45,7 @@ class Repeat:
 
     def describe(self, about: dict[str, Any]) -> None:
         """Record how it was made; written before the arrays, whose presence says that the repeat is done."""
+        self._make()
         write_json(self.folder / ABOUT, about)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from influence_core.artefacts import base_key
-from influence_core.errors import UserError
+from influence_core.checks import check_drawn
 from influence_core.events import Progress, through
 from influence_core.models import prefix
 from influence_core.models.classifier import Batch, Parameters, Rows
@@ -75,6 +75,20 @@ def setting_key(workspace: Workspace, spec: TrajectorySpec) -> dict[str, Any]:
     }
 
 
+def setting_words(workspace: Workspace, spec: TrajectorySpec) -> dict[str, Any]:
+    """Return by name what a study's trajectories are of, its defaults filled in, for tables and `conjecture`."""
+    optimizer = optimizer_for(workspace, spec)
+    return {
+        "workspace": workspace.name,
+        "checkpoint": workspace.checkpoint(spec.checkpoint).name,
+        "scope": spec.scope or workspace.scope,
+        "optimizer": optimizer.kind,
+        "learning_rate": optimizer.learning_rate,
+        "batch_size": spec.batch_size,
+        "seed": spec.seed,
+    }
+
+
 def open_setting(workspace: Workspace, spec: TrajectorySpec) -> Iterator[Progress | Setting]:
     """Yield progress while the frozen part's outputs and the optimizer's state are made, then the setting.
 
@@ -131,12 +145,8 @@ class Drawn:
 
 def draw(workspace: Workspace, seed: int, repeat: int, train_rows: int, test_rows: int) -> Drawn:
     """Draw a repeat's rows without replacement, seeded (seed, repeat); raises `UserError` for more than there are."""
+    check_drawn(workspace, train_rows, test_rows)
     splits = workspace.dataset.splits
-    asked_for: dict[Split, int] = {"train": train_rows, "test": test_rows}
-    for name, asked in asked_for.items():
-        there = len(splits[name]) if name in splits else 0
-        if asked > there:
-            raise UserError(f"{name}_rows = {asked} but {workspace.name} has {there} {name} rows: give at most {there}")
     random = np.random.default_rng([seed, repeat])
     train = random.permutation(len(splits["train"]))[:train_rows]
     frame = splits["test"]

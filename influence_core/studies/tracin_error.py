@@ -16,7 +16,7 @@ from influence_core.models.classifier import Parameters
 from influence_core.runs.stopping import stop_requested
 from influence_core.specs import TracinErrorSpec
 from influence_core.studies.resumable import Budget, Repeat
-from influence_core.studies.setting import Drawn, Setting, draw, open_setting, optimizer_for, setting_key
+from influence_core.studies.setting import Drawn, Setting, draw, open_setting, optimizer_for, setting_key, setting_words
 from influence_core.trajectory.perturbation import Perturbation
 from influence_core.trajectory.tangent import tangent
 from influence_core.trajectory.trajectories import rollout
@@ -47,7 +47,7 @@ def run(spec: TracinErrorSpec, result: Path) -> Events:
                 budget.made()
             rows += rows_of(number, here, optimizer_for(workspace, here).learning_rate, arrays)
         done += 1
-    about = {"repeats": done, "repeats_asked": spec.repeats, "seed": spec.seed}
+    about = {"repeats": done, "repeats_asked": spec.repeats, **setting_words(workspace, spec)}
     yield Result(value={"series": rows, **about, "seconds": time.monotonic() - started})
 
 

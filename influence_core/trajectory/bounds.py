@@ -9,9 +9,9 @@ from torch import Tensor
 
 from influence_core.errors import UserError
 from influence_core.models.classifier import Parameters
+from influence_core.trajectory.lockstep import lockstep
 from influence_core.trajectory.optimizers import OptimizerSpec, OptimizerState
 from influence_core.trajectory.perturbation import Perturbation
-from influence_core.trajectory.rollout import lockstep
 from influence_core.trajectory.step import TrainingStep
 
 ITERATIONS = 10  # of the power method a step; its vector is handed on from step to step

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from influence_core.artefacts import base_key
@@ -73,6 +74,8 @@ def start_state(
             "seed": step.seed,
             "dropout": step.dropout,
         }
+        if step.classifier.dtype != torch.float32:  # single precision is left out: states made before are found
+            key["dtype"] = str(step.classifier.dtype)
         file = workspace.artefacts.make("warm", key) / "state.safetensors"
         with locked(file.with_name("lock")):  # a second correction waits for the first one's state
             if not file.exists():
