@@ -14,9 +14,10 @@ from pydantic import BaseModel
 
 from influence_core.errors import UserError
 from influence_core.events import Events
+from influence_core.horizons import Forecast, Horizon
 from influence_core.rankings import Ranking, Suspects
 from influence_core.specs import KINDS as SPEC_KINDS
-from influence_core.specs import AnySpec, RankSpec, SuspectsSpec, parse_spec
+from influence_core.specs import AnySpec, ForecastSpec, HorizonSpec, RankSpec, SuspectsSpec, parse_spec
 
 if TYPE_CHECKING:
     from influence_core.workspace import Workspace
@@ -37,6 +38,10 @@ ENTRY_POINTS = {
     "fading": "influence_core.studies.fading:run",
     "divergence": "influence_core.studies.divergence:run",
     "tracin-error": "influence_core.studies.tracin_error:run",
+    "horizon": "influence_core.studies.horizon:run",
+    "forecast": "influence_core.studies.forecast:run",
+    "correction": "influence_core.studies.correction:run",
+    "mislabelled": "influence_core.studies.mislabelled:run",
 }
 
 
@@ -86,6 +91,18 @@ def ready(workspace: "Workspace", spec: RankSpec) -> Ranking | None:
 def suspects_ready(workspace: "Workspace", spec: SuspectsSpec) -> Suspects | None:
     """Return what the suspects' run would, if it follows from what is kept; needs no torch. None: a run is needed."""
     found: Suspects | None = importlib.import_module("influence_core.attribution.suspects").ready(workspace, spec)
+    return found
+
+
+def horizon_ready(workspace: "Workspace", spec: HorizonSpec) -> Horizon | None:
+    """Return the trust horizon by the repeats that are kept, without torch; None where not one is."""
+    found: Horizon | None = importlib.import_module("influence_core.studies.horizon").ready(workspace, spec)
+    return found
+
+
+def forecast_ready(workspace: "Workspace", spec: ForecastSpec) -> Forecast | None:
+    """Return the forecast of all its rows if each is kept, without torch; None: a run is needed."""
+    found: Forecast | None = importlib.import_module("influence_core.studies.forecast").ready(workspace, spec)
     return found
 
 

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from influence_core.settings import METHOD_NAMES, METHOD_WORDS
-from influence_core.specs import RankSpec
+from influence_core.specs import HorizonSpec, RankSpec
 from pages.components import settings_form
 from pages.components.guard import Context
 from pages.components.offering import index_state
@@ -64,10 +64,10 @@ def ask(context: Context, example: str, disabled: bool) -> RankSpec:
 
 
 def _adopt_run(example: str) -> None:
-    """Let a ranking's run in the address bring its choices back, where the address does not say others."""
-    run = selected_run("rank")
+    """Let the run of a ranking, or of its horizon, bring its choices back, where the address does not say others."""
+    run = selected_run("rank", "horizon")
     asked = None if run is None else run.spec()
-    if run is None or not isinstance(asked, RankSpec) or asked.example != example:
+    if run is None or not isinstance(asked, RankSpec | HorizonSpec) or asked.example != example:
         return
     if settings_form.adopt(run.id, asked):
         for key, value in ((METHOD, asked.method), (TARGET, asked.target), (ORDER, asked.by)):

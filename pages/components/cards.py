@@ -56,27 +56,40 @@ def agreement(evidence: Evidence) -> str:
     return "agrees with truth" if as_true else "agrees with neither"
 
 
-def ranked(workspace: Workspace, evidence: Evidence, scale: float, on_relabel: Callable[[str], None], key: str) -> None:
+def ranked(
+    workspace: Workspace,
+    evidence: Evidence,
+    scale: float,
+    on_relabel: Callable[[str], None],
+    key: str,
+    below: Callable[[str], None] | None = None,
+) -> None:
     """Show a ranked training row with its bar on the list's shared scale and a Relabel button.
 
     An image stands left of the words. ``on_relabel`` is called with the row's id, as a callback:
-    before the page runs again.
+    before the page runs again. ``below`` shows more at the card's foot, given the row's id.
     """
     with st.container(border=True, key=f"card_{key}_{evidence.rank}", gap="xsmall"):
-        if not contents.has_images(workspace):
+        _card(workspace, evidence, scale, on_relabel, key)
+        if below is not None:
+            below(evidence.id)
+
+
+def _card(workspace: Workspace, evidence: Evidence, scale: float, on_relabel: Callable[[str], None], key: str) -> None:
+    if not contents.has_images(workspace):
+        _place(evidence, scale, on_relabel, key)
+        _labels(evidence)
+        st.text(first_words(evidence.text, ROW_LENGTH))
+        _notes(evidence)
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium", wrap=False):
+        alt = f"training row {evidence.rank} of this list, labelled {evidence.label}"
+        with st.container(width=pictures.ROW, gap=None):
+            pictures.picture(workspace, evidence.id, pictures.ROW, alt)
+        with st.container(gap="xsmall"):
             _place(evidence, scale, on_relabel, key)
             _labels(evidence)
-            st.text(first_words(evidence.text, ROW_LENGTH))
-            _notes(evidence)
-            return
-        with st.container(horizontal=True, vertical_alignment="center", gap="medium", wrap=False):
-            alt = f"training row {evidence.rank} of this list, labelled {evidence.label}"
-            with st.container(width=pictures.ROW, gap=None):
-                pictures.picture(workspace, evidence.id, pictures.ROW, alt)
-            with st.container(gap="xsmall"):
-                _place(evidence, scale, on_relabel, key)
-                _labels(evidence)
-                _notes(evidence, evidence.text)
+            _notes(evidence, evidence.text)
 
 
 def _place(evidence: Evidence, scale: float, on_relabel: Callable[[str], None], key: str) -> None:

@@ -1,6 +1,7 @@
 """The right side of the Influence page: ranked cards, or what has to run before there are any."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import streamlit as st
 
@@ -12,23 +13,30 @@ from influence_core.specs import PredictSpec, RankSpec
 from influence_core.workspace import Workspace
 from pages.components import cards, evidence, ranking_words, state
 from pages.components.cards import Evidence
+from pages.components.forecast import forecast
 from pages.components.guard import Context
 from pages.components.offering import OTHER_WAY, index_state, offer, offer_index
 from pages.components.running import follow_or_offer, result_of, run_for
 from pages.components.text import plain
+from pages.components.trust import trust
 
 PER_PAGE = 10
 LIST_HEIGHT = 640  # pixels: the cards scroll, the test row stays in view
 
 
-def show_cards(workspace: Workspace, found: Sequence[Evidence], key: str) -> None:
-    """Show cards, ten a page, with bars on one scale over all of them; they scroll beside the test row."""
+def show_cards(
+    workspace: Workspace, found: Sequence[Evidence], key: str, below: Callable[[str], None] | None = None
+) -> None:
+    """Show cards, ten a page, with bars on one scale over all of them; they scroll beside the test row.
+
+    ``below`` shows more at a card's foot, given its row's id.
+    """
     scale = max((abs(item.value) for item in found), default=0.0)
     pages = -(-len(found) // PER_PAGE)
     page = st.pagination(pages, key=f"cards_{key}") if pages > 1 else 1
     with st.container(height=LIST_HEIGHT, border=False, key=f"list_{key}_{page}"):
         for item in found[(page - 1) * PER_PAGE : page * PER_PAGE]:
-            cards.ranked(workspace, item, scale, _select_row, key)
+            cards.ranked(workspace, item, scale, _select_row, key, below)
 
 
 def _select_row(row: str) -> None:
@@ -47,11 +55,10 @@ def ranking_side(context: Context, spec: RankSpec, opponents: bool, predicted: s
         offer(context, spec)
         return
     st.caption(plain(ranking_words.provenance(ranking, _computed_in(spec))))
-    if not METHODS[ranking.method].control:
-        st.caption(
-            "Scores predict the next few training steps, not a retraining. "
-            "Trusted for how many steps: not measured yet for this checkpoint."
-        )
+    control = METHODS[ranking.method].control
+    if not control:
+        st.caption("Scores predict the next few training steps, not a retraining.")
+        trust(context, spec)
     for said in ranking_words.caveats(ranking):
         st.warning(plain(said), icon=":material/warning:")
     stale_rows(context, spec, ranking)
@@ -62,7 +69,8 @@ def ranking_side(context: Context, spec: RankSpec, opponents: bool, predicted: s
         return
     actions(spec, ranking)
     side = "opponents" if opponents else "proponents"
-    show_cards(workspace, found, f"{side}_{ranking.method}_{ranking.target}_{ranking.by}_{spec.example}")
+    key = f"{side}_{ranking.method}_{ranking.target}_{ranking.by}_{spec.example}"
+    show_cards(workspace, found, key, None if control else partial(forecast, context, spec, key=key))
 
 
 def _computed_in(spec: RankSpec) -> float | None:
