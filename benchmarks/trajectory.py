@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from benchmarks.models import Setup, behind_prefix, images, text
 from benchmarks.timing import Measurement, Target, in_turns, measurement
 from influence_core.models.classifier import Batch
+from influence_core.trajectory.lockstep import lockstep
 from influence_core.trajectory.modes import modes
 from influence_core.trajectory.optimizers import OptimizerSpec
 from influence_core.trajectory.perturbation import Perturbation
-from influence_core.trajectory.rollout import lockstep
 from influence_core.trajectory.step import TrainingStep
 from influence_core.trajectory.tangent import tangent
 from influence_core.trajectory.trajectories import alike, rollout

@@ -26,13 +26,23 @@ class Progress(Event):
     unit: str = "rows"
 
 
+def _unsaid(value: float | None) -> bool:
+    return value is None
+
+
+Unsaid = Annotated[float | None, Field(exclude_if=_unsaid)]
+
+
 class Step(Event):
     """One step of a correction, from step 0 (nothing done yet); fields as in the command contract.
 
     ``loss`` and ``probability`` are of the desired label on the corrected test row; ``base_*`` are
     the same row on the trajectory without the perturbation; ``divergence`` is the parameter
     distance between the two; ``retention`` and ``changed`` (test row ids) compare the perturbed
-    trajectory's predictions on the retention rows with step 0.
+    trajectory's predictions on the retention rows with step 0; ``near_retention`` and ``far_retention`` are
+    of the half of these rows most similar to the corrected row and of the rest. ``predicted_*`` (Eq. 6)
+    and ``additive_*`` (Eq. 2) are what influence predicts of ``loss`` and ``probability`` (`correction.predicting`).
+    What is None is left out of the JSON: not asked for, or not defined.
     """
 
     type: Literal["step"] = "step"
@@ -47,6 +57,12 @@ class Step(Event):
     integrated_lr: float
     retention: float
     changed: list[str]
+    near_retention: Unsaid = None
+    far_retention: Unsaid = None
+    predicted_loss: Unsaid = None
+    predicted_probability: Unsaid = None
+    additive_loss: Unsaid = None
+    additive_probability: Unsaid = None
 
 
 class Correlation(BaseModel):

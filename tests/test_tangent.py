@@ -11,9 +11,9 @@ from influence_core.errors import UserError
 from influence_core.gradients.rows import row_gradients
 from influence_core.models.classifier import Rows
 from influence_core.models.modes import in_eval
+from influence_core.trajectory.lockstep import lockstep
 from influence_core.trajectory.optimizers import OptimizerSpec, OptimizerState, root
 from influence_core.trajectory.perturbation import Perturbation
-from influence_core.trajectory.rollout import lockstep
 from influence_core.trajectory.tangent import group_size, inner, loss_tangents, tangent
 from influence_core.trajectory.unfelt import unfelt
 from influence_core.trajectory.warm import warm_state

@@ -12,10 +12,10 @@ from step_models import ADAM, SGD, bert_rows, build, equal, mlp, mlp_rows
 
 from influence_core.errors import UserError
 from influence_core.trajectory import stacks, trajectories
+from influence_core.trajectory.lockstep import lockstep
 from influence_core.trajectory.memory import carried_bytes, step_bytes
 from influence_core.trajectory.optimizers import OptimizerSpec
 from influence_core.trajectory.perturbation import Perturbation
-from influence_core.trajectory.rollout import lockstep
 from influence_core.trajectory.trajectories import alike, rollout
 
 EPSILONS = torch.tensor([[0.5], [0.0], [-0.2], [1.0]], dtype=torch.float64)

@@ -11,8 +11,13 @@ from collections.abc import Callable, Sequence
 import plotly.graph_objects as go
 
 from influence_core.charts import theme
+from influence_core.charts.predicted import add_curves, parting, span, with_room
 from influence_core.events import Step
 
+NEAR_AND_FAR: tuple[tuple[str, Callable[[Step], float | None], str], ...] = (
+    ("the half most similar to the corrected row", lambda step: step.near_retention, "dash"),
+    ("the others", lambda step: step.far_retention, "dot"),
+)
 _NO_STEPS = "No steps yet: the chart fills in as the run goes on"
 
 
@@ -22,7 +27,10 @@ def find_flip(steps: Sequence[Step], desired: str) -> int | None:
 
 
 def probability(steps: Sequence[Step], desired: str, flip_step: int | None, revision: str = "") -> go.Figure:
-    """Draw the probability of the desired label, with the uncorrected run dotted beside it and the flip marked."""
+    """Draw the probability of the desired label, with the uncorrected run dotted beside it and the flip marked.
+
+    Where influence predicted it, also by Eq. 6 (dashed) and Eq. 2 (dotted), and so in `loss`.
+    """
     if not steps:
         return theme.words(_NO_STEPS, revision)
     name = f"Probability of “{theme.label(desired)}”"
@@ -32,13 +40,14 @@ def probability(steps: Sequence[Step], desired: str, flip_step: int | None, revi
     own = next((step.step for step in steps if step.base_prediction == desired), None)
     if own is not None and flip_step != 0:
         title += f"; without correction it flips at step {own}"
-    figure = _two_lines(steps, flip_step, lambda step: step.probability, lambda step: step.base_probability)
+    figure = _two_lines(steps, flip_step, "probability", (0.0, 1.0))
     alt = f"Line chart of the test row's probability over {_count(steps)}: {title[0].lower()}{title[1:]}."
+    alt = f"{alt} {parting(steps)}".rstrip()
     theme.styled(
         figure, title, alt, x="step", y=f"probability of “{theme.inert(theme.label(desired))}”", revision=revision
     )
     figure.update_yaxes(range=[-0.02, 1.02])
-    return _whole_steps(figure, steps)
+    return _whole_steps(with_room(figure), steps)
 
 
 def loss(steps: Sequence[Step], desired: str, flip_step: int | None, revision: str = "") -> go.Figure:
@@ -47,10 +56,12 @@ def loss(steps: Sequence[Step], desired: str, flip_step: int | None, revision: s
         return theme.words(_NO_STEPS, revision)
     name = f"Loss of “{theme.label(desired)}”"
     title = f"{name} {_course(steps, flip_step, lambda step: step.loss, ' nats')}"
-    figure = _two_lines(steps, flip_step, lambda step: step.loss, lambda step: step.base_loss)
+    low, high = span(steps)
+    figure = _two_lines(steps, flip_step, "loss", (low, high))
     alt = f"Line chart of the test row's loss over {_count(steps)}: {title[0].lower()}{title[1:]}."
+    alt = f"{alt} {parting(steps)}".rstrip()
     theme.styled(figure, title, alt, x="step", y="loss (nats)", revision=revision)
-    return _whole_steps(figure, steps)
+    return _whole_steps(with_room(figure), steps)
 
 
 def divergence(steps: Sequence[Step], desired: str, flip_step: int | None, revision: str = "") -> go.Figure:
@@ -114,7 +125,10 @@ def divergence(steps: Sequence[Step], desired: str, flip_step: int | None, revis
 
 
 def retention(steps: Sequence[Step], desired: str, flip_step: int | None, revision: str = "") -> go.Figure:
-    """Draw the share (%) of the retention rows that are predicted as at step 0, with the flip marked."""
+    """Draw the share (%) of the retention rows that are predicted as at step 0, with the flip marked.
+
+    Quieter beside it, where they were read: the half most similar to the corrected row, and the rest.
+    """
     if not steps:
         return theme.words(_NO_STEPS, revision)
     end = _flip(steps, flip_step) or steps[-1]
@@ -125,9 +139,26 @@ def retention(steps: Sequence[Step], desired: str, flip_step: int | None, revisi
     title = f"Retention {moved} {now} {_when(end, flip_step)}"
     if end.changed:
         title += f", {len(end.changed):,} {'row' if len(end.changed) == 1 else 'rows'} changed"
+    title += _halves(end)
     figure = go.Figure()
     kept = theme.thin(len(steps), _positions(steps, flip_step))
     points = [steps[at] for at in kept]
+    lowest = min(100 * step.retention for step in steps)
+    for name, value, dash in NEAR_AND_FAR:
+        read = [(step, found) for step in points if (found := value(step)) is not None]
+        if read:
+            lowest = min(lowest, *(100 * found for _, found in read))
+            figure.add_trace(
+                go.Scatter(
+                    x=[step.step for step, _ in read],
+                    y=[100 * found for _, found in read],
+                    hovertext=[f"step {step.step}, {name}: {theme.percent(found)}" for step, found in read],
+                    hoverinfo="text",
+                    name=name,
+                    mode="lines",
+                    line={"color": theme.NEUTRAL, "width": 1.5, "dash": dash, "shape": "hv"},
+                )
+            )
     figure.add_trace(
         go.Scatter(
             x=[step.step for step in points],
@@ -144,32 +175,39 @@ def retention(steps: Sequence[Step], desired: str, flip_step: int | None, revisi
     _mark_flip(figure, steps, flip_step, lambda step: step.step, lambda step: 100 * step.retention)
     alt = f"Line chart of retention over {_count(steps)}: {title[0].lower()}{title[1:]}."
     theme.styled(figure, title, alt, x="step", y="retention (%)", revision=revision)
-    lowest = min(100 * step.retention for step in steps)
     figure.update_yaxes(range=[min(lowest - 2, 88), 101])
     return _whole_steps(figure, steps)
 
 
-def _two_lines(
-    steps: Sequence[Step], flip_step: int | None, value: Callable[[Step], float], base: Callable[[Step], float]
-) -> go.Figure:
+def _halves(end: Step) -> str:
+    """Say how the similar half and the rest stand; nothing where they were not read or nothing changed."""
+    near, far = end.near_retention, end.far_retention
+    if near is None or far is None or not end.changed:
+        return ""
+    return f": {theme.percent(near)} of the similar half, {theme.percent(far)} of the others"
+
+
+def _two_lines(steps: Sequence[Step], flip_step: int | None, what: str, within: tuple[float, float]) -> go.Figure:
+    """Draw a value with correction and without, and what was predicted of it within a range, where it was."""
     figure = go.Figure()
     points = [steps[at] for at in theme.thin(len(steps), _positions(steps, flip_step))]
-    for name, read, line in (
-        ("with correction", value, {"color": theme.PROPONENT, "width": 2}),
-        ("without correction", base, {"color": theme.NEUTRAL, "width": 2, "dash": "dot"}),
+    add_curves(figure, points, what, within)
+    for name, field, line in (
+        ("with correction", what, {"color": theme.PROPONENT, "width": 2}),
+        ("without correction", f"base_{what}", {"color": theme.NEUTRAL, "width": 2, "dash": "dot"}),
     ):
         figure.add_trace(
             go.Scatter(
                 x=[step.step for step in points],
-                y=[read(step) for step in points],
-                hovertext=[f"step {step.step}, {name}: {theme.number(read(step))}" for step in points],
+                y=[getattr(step, field) for step in points],
+                hovertext=[f"step {step.step}, {name}: {theme.number(getattr(step, field))}" for step in points],
                 hoverinfo="text",
                 name=name,
                 mode=_mode(points),
                 line=line,
             )
         )
-    _mark_flip(figure, steps, flip_step, lambda step: step.step, value)
+    _mark_flip(figure, steps, flip_step, lambda step: step.step, lambda step: getattr(step, what))
     return figure
 
 

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 PROPONENT = "#0072B2"  # blue: always with a plus sign and a word
 OPPONENT = "#D55E00"  # orange: always with a minus sign and a word
 NEUTRAL = "#808080"  # controls and base trajectories
+PREDICTED = "#6C8EAD"  # a quiet blue: what is predicted of the blue curve
 GRID = "rgba(128, 128, 128, 0.25)"
 TRANSPARENT = "rgba(0, 0, 0, 0)"
 # More lines than two, also of Okabe and Ito: told apart by dash as well, because some are close in grey.

@@ -186,14 +186,15 @@ def _rollout(
 def _divergences(stacks: tuple[Stack, ...]) -> np.ndarray:
     """Return each trajectory's Euclidean distance from the base, [M and padding], summed in float64."""
     base = stacks[0][0]
+    alone = int(_length(stacks[0]) == 1)  # a stack of the base alone is not compared with itself
     found = []
-    for parameters, _ in stacks:
+    for parameters, _ in stacks[alone:]:
         parts = [
             torch.linalg.vector_norm((value.double() - base[name][:1].double()).flatten(1), dim=1)
             for name, value in parameters.items()
         ]
         found.append(torch.linalg.vector_norm(torch.stack(parts), dim=0))
-    return torch.cat(found).cpu().numpy()[1:]
+    return torch.cat(found).cpu().numpy()[1 - alone :]
 
 
 def _fitting(step: TrainingStep, parameters: Parameters, count: int, limit: int | None) -> int:

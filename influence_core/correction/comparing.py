@@ -1,0 +1,58 @@
+"""Whole splits before and after a correction."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from influence_core.artefacts import write_parquet
+from influence_core.correction.setting import Setting
+from influence_core.events import Progress, through
+from influence_core.keeping import AFTER
+from influence_core.models.classifier import Parameters
+from influence_core.models.loading import rows_of
+from influence_core.models.predict import Predictions, predict
+from influence_core.models.predict import run as predict_split
+from influence_core.models.prefix import Opened
+from influence_core.specs import PredictSpec, Split
+
+SPLIT: Split = "test"  # whose figures are the result's own
+
+
+def compare(
+    setting: Setting, opened: Opened, parameters: Parameters, result: Path
+) -> Iterator[Progress | dict[str, Any]]:
+    """Predict test and, where the workspace has one, validation with the corrected parameters.
+
+    Yields progress, then test's split, before, after, fixed and broken; validation's are under its name.
+    """
+    found: dict[Split, dict[str, Any]] = {}
+    for split in AFTER:
+        if len(setting.workspace.dataset.splits.get(split, ())):
+            found[split] = yield from through(_compare(setting, opened, parameters, result, split), dict)
+    yield {**found[SPLIT], **{str(split): about for split, about in found.items() if split != SPLIT}}
+
+
+def _compare(
+    setting: Setting, opened: Opened, parameters: Parameters, result: Path, split: Split
+) -> Iterator[Progress | dict[str, Any]]:
+    workspace, checkpoint = setting.workspace, setting.spec.checkpoint
+    if workspace.predictions(split, checkpoint) is None:
+        asked = PredictSpec(workspace=workspace.name, checkpoint=checkpoint, split=split)
+        yield from (event for event in predict_split(asked, result) if isinstance(event, Progress))
+    rows = rows_of(workspace, opened.whole, split)
+    for event in predict(opened.whole, rows, parameters, phase=f"comparing on the whole {split} split"):
+        if not isinstance(event, Predictions):
+            yield event
+            continue
+        before = workspace.predict(split, checkpoint)
+        table = event.frame(before["id"])
+        write_parquet(result / AFTER[split], table)
+        was = before["prediction"].to_numpy() == rows.labels
+        now_right = table["prediction"].to_numpy() == rows.labels
+        yield {
+            "split": split,
+            "before": float(was.mean()),
+            "after": float(now_right.mean()),
+            "fixed": before["id"][~was & now_right].tolist(),
+            "broken": before["id"][was & ~now_right].tolist(),
+        }

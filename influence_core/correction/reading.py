@@ -1,0 +1,92 @@
+"""What a correction reads after each step: the corrected row, the retention rows, and what influence predicted."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from influence_core.correction.predicting import predictions, slopes_of
+from influence_core.correction.setting import Setting
+from influence_core.events import Step
+from influence_core.models.classifier import Batch, Parameters
+from influence_core.models.loading import rows_of
+from influence_core.models.prefix import Opened
+from influence_core.models.suffix import Suffix
+from influence_core.specs import Split
+from influence_core.trajectory.lockstep import Lockstep
+from influence_core.trajectory.tangent import Tangents
+
+
+def few_rows(setting: Setting, opened: Opened, split: Split, rows: list[int], labels: list[int] | None = None) -> Batch:
+    """Return a few rows for the classifier that trains, from behind the frozen prefix where there is one."""
+    plain = rows_of(setting.workspace, opened.whole, split).batch(rows, labels)
+    suffix = opened.classifier
+    if not isinstance(suffix, Suffix):
+        return plain
+    return suffix.collate([output.numpy() for output in suffix.prefix(plain)], plain.labels.cpu().numpy())
+
+
+class Reader:
+    """Reads the corrected row and the retention rows after each step."""
+
+    def __init__(self, setting: Setting, opened: Opened, start: Parameters) -> None:
+        self.setting, self.opened = setting, opened
+        self.target = few_rows(setting, opened, setting.split, [setting.row], [setting.desired])
+        numbers = [setting.workspace.locate(example)[1] for example in setting.retention_ids]
+        self.retained = few_rows(setting, opened, "test", numbers) if numbers else None
+        self.near = None if setting.near_ids is None else np.isin(setting.retention_ids, setting.near_ids)
+        self.first = self._predictions(start)
+
+    def _predictions(self, parameters: Parameters) -> np.ndarray:
+        if self.retained is None:
+            return np.zeros(0, dtype=np.int64)
+        with torch.no_grad():
+            return self.opened.classifier.logits(self.retained, parameters).argmax(1).cpu().numpy()
+
+    def _target(self, parameters: Parameters) -> tuple[float, float, str]:
+        """Return loss (as the classifier defines it) and probability of the desired label, and the prediction."""
+        classifier, desired = self.opened.classifier, self.setting.desired
+        with torch.no_grad():
+            logits: Tensor = classifier.logits(self.target, parameters).double()
+            loss = classifier.losses_of(logits, self.target.labels)
+        name = self.setting.workspace.label_names[int(logits[0].argmax())]
+        return float(loss), float(logits[0].softmax(0)[desired]), name
+
+    def read(self, item: Lockstep, tangents: Tangents | None = None) -> Step:
+        """Return what a step shows, with what influence predicts where the base trajectory's tangents are given."""
+        loss, probability, prediction = self._target(item.parameters)
+        base_loss, base_probability, base_prediction = self._target(item.base_parameters)
+        differs = self._predictions(item.parameters) != self.first
+        changed = [example for example, other in zip(self.setting.retention_ids, differs, strict=True) if other]
+        return Step(
+            step=item.t,
+            loss=loss,
+            probability=probability,
+            prediction=prediction,
+            base_loss=base_loss,
+            base_probability=base_probability,
+            base_prediction=base_prediction,
+            divergence=item.divergence,
+            integrated_lr=item.integrated_lr,
+            retention=1 - len(changed) / max(1, len(self.first)),
+            changed=changed,
+            **self._halves(differs),
+            **self._predicted(item, tangents, base_loss, base_probability),
+        )
+
+    def _halves(self, differs: np.ndarray) -> dict[str, float]:
+        """Return retention of the rows near to the corrected one and of the others, from which differ [n]."""
+        if self.near is None:
+            return {}
+        return {
+            "near_retention": float(1 - differs[self.near].mean()),
+            "far_retention": float(1 - differs[~self.near].mean()),
+        }
+
+    def _predicted(
+        self, item: Lockstep, tangents: Tangents | None, base_loss: float, base_probability: float
+    ) -> dict[str, float | None]:
+        if tangents is None:
+            return {}
+        classifier, epsilon = self.opened.classifier, self.setting.spec.weight
+        slopes = slopes_of(classifier, self.target, item.base_parameters, tangents)
+        return predictions(epsilon, slopes, base_loss, base_probability)

@@ -1,0 +1,109 @@
+"""What a correction works on: the request checked against the workspace, and the rows of B."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from influence_core.attribution.ranking import run as rank
+from influence_core.checks import check_correction, desired_label, ranking_spec
+from influence_core.correction.strategies import STRATEGIES, Chosen, Request
+from influence_core.errors import UserError
+from influence_core.events import Progress, Result
+from influence_core.home import write_json
+from influence_core.models.predict import run as predict_split
+from influence_core.rankings import Ranking
+from influence_core.similar import features, nearest
+from influence_core.specs import RETENTION_ROWS, CorrectionSpec, PredictSpec, Split
+from influence_core.workspace import Labels, Workspace
+
+RETENTION_SEED = 0
+RANKING = "ranking.json"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that a correction needs, looked up and checked before anything slow."""
+
+    workspace: Workspace
+    spec: CorrectionSpec
+    split: Split  # of the corrected row
+    row: int
+    predicted: int
+    desired: int
+    labels: Labels  # the training labels when the request was taken up
+    retention_ids: list[str]
+    near_ids: list[str] | None  # the half of them most similar to the corrected row, where that is known
+
+
+def retention_rows(workspace: Workspace, corrected: list[str]) -> list[str]:
+    """Return the fixed seeded set of 50 test rows, without the corrected ones (DEFINITIONS, Correction)."""
+    ids = workspace.dataset.splits["test"]["id"]  # mapped: read one by one
+    order = np.random.default_rng(RETENTION_SEED).permutation(len(ids))
+    return list(islice((example for number in order if (example := ids.iloc[number]) not in corrected), RETENTION_ROWS))
+
+
+def nearest_half(workspace: Workspace, checkpoint: str | None, example: str, retained: list[str]) -> list[str] | None:
+    """Return those retention rows whose features are at least as similar to an example's as the median row's.
+
+    Similarity is the cosine of the model's features before the correction (`similar`); of an odd number the
+    median row is among them. None for fewer than two rows, and where features were not kept.
+    """
+    split, row = workspace.locate(example)
+    own, test = features(workspace, split, checkpoint), features(workspace, "test", checkpoint)
+    if own is None or test is None or len(retained) < 2:
+        return None
+    numbers = [workspace.locate(each)[1] for each in retained]
+    found = nearest(test[numbers], own[row], (len(retained) + 1) // 2)
+    return [retained[number] for number in sorted(found.rows)]
+
+
+def prepare(spec: CorrectionSpec, result: Path) -> Iterator[Progress | Setting]:
+    """Check the request against the workspace; yields progress where the split is not predicted yet."""
+    workspace = Workspace.open(spec.workspace)
+    split, row = workspace.locate(spec.example)
+    labels = workspace.labels()
+    desired = desired_label(workspace, spec)
+    if split != "train":  # a training row is refused below
+        for needed in {split: None, "test": None}:
+            if workspace.predictions(needed, spec.checkpoint) is None:
+                asked = PredictSpec(workspace=spec.workspace, checkpoint=spec.checkpoint, split=needed)
+                yield from (event for event in predict_split(asked, result) if isinstance(event, Progress))
+    predicted = -1 if split == "train" else int(workspace.predict(split, spec.checkpoint)["prediction"].iloc[row])
+    check_correction(workspace, spec, predicted, labels.values)
+    retained = retention_rows(workspace, [spec.example])
+    near = nearest_half(workspace, spec.checkpoint, spec.example, retained)
+    yield Setting(workspace, spec, split, row, predicted, desired, labels, retained, near)
+
+
+def choose(setting: Setting, result: Path) -> Iterator[Progress | Chosen]:
+    """Yield progress of the ranking, where the strategy needs one, then the rows of B.
+
+    Rows relabelled since the products were made are projected again where that is possible
+    (DEFINITIONS: g_x uses the labels at the cursor); how many are left is recorded.
+    """
+    spec, strategy = setting.spec, STRATEGIES[setting.spec.strategy]
+    ranking: Ranking | None = None
+    if strategy.needs_ranking:
+        asked = ranking_spec(setting.workspace, spec)
+        for refresh in (False, True):
+            if ranking is not None and not ranking.stale:
+                break
+            try:
+                for event in rank(asked.model_copy(update={"refresh": refresh}), result):
+                    if isinstance(event, Result):
+                        ranking = Ranking(**event.value)
+                    elif isinstance(event, Progress):
+                        yield event
+            except UserError:
+                if not refresh:
+                    raise
+                # an index without its basis cannot project again: its ranking stands, with the stale rows counted
+    if ranking is not None:  # for the report: what it was chosen from, whatever is relabelled later
+        result.mkdir(parents=True, exist_ok=True)
+        write_json(result / RANKING, ranking.model_dump())
+    request = Request(setting.workspace, spec, setting.predicted, setting.desired, setting.labels.values, ranking)
+    chosen = strategy.choose(request)
+    yield replace(chosen, stale=ranking.stale if ranking else 0)
