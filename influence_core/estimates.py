@@ -14,19 +14,27 @@ from influence_core.attribution.sample import sample_size
 from influence_core.attribution.tracin_multi import TracInMulti
 from influence_core.checks import ranking_spec
 from influence_core.rates import FORWARD, rate
+from influence_core.runs import registry
 from influence_core.settings import CheckpointsSettings
 from influence_core.sizes import scope_size, tensors_size, warm_kept
 from influence_core.specs import (
     RETENTION_ROWS,
     WARM_BATCHES,
     CorrectionSpec,
+    DivergenceSpec,
     ExplainSpec,
+    FadingSpec,
+    ForecastSpec,
+    HorizonSpec,
     IndexSpec,
     PredictSpec,
     RankSpec,
     Split,
     SuspectsSpec,
+    TracinErrorSpec,
+    TrajectorySpec,
 )
+from influence_core.study_costs import StudySpec, study_cost
 
 if TYPE_CHECKING:
     from influence_core.workspace import Checkpoint, Workspace
@@ -39,6 +47,8 @@ TRAIN = 90.0  # rows a second, forward and backward
 HESSIAN = 70.0  # rows a second of one Hessian-vector product (256 rows in 3.7 s)
 START = 6.0  # seconds: torch and the checkpoint into a worker
 NUMBER = 4  # bytes of a parameter
+TANGENT = 3.0  # steps' worth of a step that carries ∇_ε of parameters and moments
+TANGENT_COPIES = {"adam": 8, "sgd": 4}  # parameters' worth: two sets of tangents, ∇l_B, Eq. 2's sum
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,17 @@ class Estimate:
         return said if self.bytes < 1e8 else f"{said}, {self.bytes / 1e9:.1f} GB"
 
 
-AnyEstimated = PredictSpec | RankSpec | ExplainSpec | SuspectsSpec | IndexSpec | CorrectionSpec
+AnyEstimated = (
+    PredictSpec
+    | RankSpec
+    | ExplainSpec
+    | SuspectsSpec
+    | IndexSpec
+    | CorrectionSpec
+    | HorizonSpec
+    | ForecastSpec
+    | StudySpec
+)
 
 
 def estimate(workspace: "Workspace", spec: AnyEstimated) -> Estimate:
@@ -104,6 +124,13 @@ def _cost(workspace: "Workspace", spec: AnyEstimated) -> Cost:
         return _explaining(workspace, spec)
     if isinstance(spec, SuspectsSpec):
         return _suspecting(workspace, spec)
+    if isinstance(spec, HorizonSpec):
+        return _trusting(workspace, spec)
+    if isinstance(spec, ForecastSpec):
+        return _forecasting(workspace, spec)
+    if isinstance(spec, FadingSpec | DivergenceSpec | TracinErrorSpec):
+        found = study_cost(workspace, spec, TANGENT)
+        return _warming(workspace, spec) + found if found.forward else found
     return _indexing(workspace, spec) if isinstance(spec, IndexSpec) else _correcting(workspace, spec)
 
 
@@ -154,9 +181,39 @@ def _correcting(workspace: "Workspace", spec: CorrectionSpec) -> Cost:
     kind = recorded.get("kind", "adam") if spec.optimizer == "checkpoint" else spec.optimizer
     warms = source == "warm" and kind == "adam" and not warm_kept(workspace, spec, spec.batch_size, spec.seed)
     # both trajectories train on the batch and pass the perturbation's rows; the retention rows are read
+    trajectories = 2 + (TANGENT if spec.predict else 0)
     steps = Cost(
-        trained=(WARM_BATCHES * spec.batch_size if warms else 0) + spec.steps * 2 * (spec.batch_size + spec.k),
+        trained=(WARM_BATCHES * spec.batch_size if warms else 0)
+        + round(spec.steps * trajectories * (spec.batch_size + spec.k)),
         forward=spec.steps * (RETENTION_ROWS + 2),
+        vectors=TANGENT_COPIES[kind] if spec.predict else 0,
     )
-    ranking = Cost() if spec.strategy == "random" else _ranking(workspace, ranking_spec(spec))
+    ranking = Cost() if spec.strategy == "random" else _ranking(workspace, ranking_spec(workspace, spec))
     return ranking + _predicting(workspace, split) + steps
+
+
+def _trusting(workspace: "Workspace", spec: HorizonSpec) -> Cost:
+    kept = registry.horizon_ready(workspace, spec)
+    repeats, trajectories = spec.repeats - (kept.repeats if kept else 0), spec.train_rows + 1
+    ranking = _ranking(workspace, spec.ranking)
+    if not repeats:
+        return ranking
+    # every trajectory trains on the batch and a row; the test row is read
+    steps = repeats * spec.steps * trajectories
+    return ranking + _warming(workspace, spec) + Cost(trained=steps * (spec.batch_size + 1), forward=steps)
+
+
+def _forecasting(workspace: "Workspace", spec: ForecastSpec) -> Cost:
+    if registry.forecast_ready(workspace, spec) is not None:
+        return Cost()
+    steps = spec.steps * (1 + TANGENT * len(spec.rows))
+    return _warming(workspace, spec) + Cost(trained=round(steps * (spec.batch_size + 1)))
+
+
+def _warming(workspace: "Workspace", spec: TrajectorySpec) -> Cost:
+    recorded = workspace.checkpoint(spec.checkpoint).optimizer or {}
+    kind = recorded.get("kind", "adam") if spec.optimizer == "checkpoint" else spec.optimizer
+    carried = "state" in recorded and recorded.get("kind") == kind
+    source = spec.optimizer_state or ("checkpoint" if carried else "warm")
+    warms = source == "warm" and kind == "adam" and not warm_kept(workspace, spec, spec.batch_size, spec.seed)
+    return Cost(trained=WARM_BATCHES * spec.batch_size if warms else 0)

@@ -3,11 +3,12 @@
 import streamlit as st
 
 from influence_core.runs.directory import RunDirectory
-from pages.components import run_table
+from pages.components import run_table, running
 from pages.components.errors import shown_errors
 from pages.components.guard import guard_any
 from pages.components.run_words import KINDS
 from pages.components.running import WORDS
+from pages.components.study_results import STUDIES, study_result
 
 REFRESH = 2.0  # seconds between two looks while a run waits or runs
 STATES = "runs_states"
@@ -78,6 +79,8 @@ def live_table() -> None:
 def main() -> None:
     """Lay out the page."""
     guard_any("Runs")
+    if (study := running.selected_run(*STUDIES)) is not None:
+        study_result(study)
     filters()
     if any(not run.is_over for run in RunDirectory.list_runs()):
         live_table()

@@ -7,7 +7,8 @@ from influence_core.artefacts import base_key
 from influence_core.attribution import gradient
 from influence_core.attribution.abif import Abif
 from influence_core.attribution.hif import SOLVER
-from influence_core.estimates import HESSIAN, START, WARM_BATCHES, Estimate, estimate, projecting
+from influence_core.estimates import HESSIAN, START, TANGENT, WARM_BATCHES, Estimate, estimate, projecting
+from influence_core.estimates import TRAIN as TRAINED
 from influence_core.rates import FASTEST, FORWARD, PARAMETERS
 from influence_core.sizes import record_size, scope_size
 from influence_core.specs import CorrectionSpec, ExplainSpec, IndexSpec, PredictSpec, RankSpec, SuspectsSpec
@@ -99,6 +100,15 @@ def test_a_correction_warms_up_once(workspace):
     assert spent(workspace, longer) > spent(workspace, spec)
     assert spent(workspace, spec.model_copy(update={"optimizer": "sgd"})) == pytest.approx(zeros)
     assert np.isfinite(cold)
+
+
+def test_predictions_cost_a_tangent_beside_the_two_trajectories_and_its_memory(workspace):
+    spec = CorrectionSpec(workspace="tiny", example="test-3", k=4, batch_size=8, steps=10, strategy="random")
+    asked = spec.model_copy(update={"predict": True})
+    assert spent(workspace, asked) - spent(workspace, spec) == pytest.approx(TANGENT * 10 * (8 + 4) / TRAINED)
+    assert estimate(workspace, spec).bytes == 0
+    assert estimate(workspace, asked).bytes == 8 * 4 * 6  # Adam: two sets of three, ∇l_B, Eq. 2's sum
+    assert estimate(workspace, asked.model_copy(update={"optimizer": "sgd"})).bytes == 4 * 4 * 6
 
 
 def test_memory_is_said_where_it_matters():

@@ -12,10 +12,12 @@ PAGES = (
     ("influence", "Influence", ":material/hub:", "Which training rows support or oppose one prediction."),
     ("relabel", "Relabel", ":material/edit_note:", "Confirm or change labels of training rows."),
     ("correct", "Correct", ":material/build:", "Fine-tune a few steps on suspicious rows and watch."),
+    ("fading", "Fading", ":material/trending_down:", "How long scores predict what training does: watch it fade."),
     ("runs", "Runs", ":material/timeline:", "Everything that runs or ran: open, cancel, again."),
 )
 PAGE_OF_KIND = {"check": "load", "open": "load", "predict": "mispredictions", "rank": "influence", "index": "influence"}
-PAGE_OF_KIND |= {"explain": "mispredictions", "suspects": "relabel", "correct": "correct"}
+PAGE_OF_KIND |= {"explain": "mispredictions", "suspects": "relabel", "correct": "correct", "fading": "fading"}
+PAGE_OF_KIND |= {"divergence": "runs", "tracin-error": "runs", "stability": "runs"}
 
 
 def home() -> None:

@@ -15,6 +15,8 @@ ICONS = {
 }
 KINDS = {"check": "Check", "open": "Open", "predict": "Predict", "index": "Index", "rank": "Rank"}
 KINDS |= {"explain": "Explain all", "suspects": "Suspects", "correct": "Correct"}
+KINDS |= {"fading": "Fading", "divergence": "Divergence", "tracin-error": "TracIn's error", "stability": "Stability"}
+KINDS |= {"horizon": "Trust", "forecast": "Forecast"}
 
 
 def state_word(state: RunState) -> str:

@@ -1,0 +1,69 @@
+"""A finished measurement to look at before the first own one: the studies that are shipped with the documentation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from pages.components.demos import WORDS
+from pages.components.fading_view import draw, outcome_table
+from pages.components.fading_words import count
+from pages.components.text import plain
+
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "results" / "fading"
+OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
+_CHOICE = "fading_example"
+
+
+def example() -> None:
+    """Show a finished example, labelled as one; a word where there is none."""
+    found, broken = examples()
+    for name in broken:
+        st.caption(plain(f"The example {name} cannot be read and is left out."))
+    if not found:
+        st.info("Nothing is measured yet: choose how much on the left and start. The curves grow here while it runs.")
+        return
+    with st.container(border=True, horizontal=True, vertical_alignment="center"):
+        st.badge("Finished example", icon=":material/history:", color="gray")
+        title = st.selectbox("Example", list(found), key=_CHOICE, label_visibility="collapsed", width="stretch")
+    shown = found[title]
+    value = shown["value"]
+    st.caption(
+        plain(
+            f"Measured before, not now and not by you: {count(value['repeats'], 'repeat')} of {value['train_rows']} × "
+            f"{value['test_rows']} rows, made on {shown['made'][:10]}. Start your own on the left."
+        )
+    )
+    draw(value["methods"], value["divergence"], len(value["divergence"]), value["repeats"], f"example {title}")
+    outcome_table(value["methods"], "example")
+    with st.expander("How it was made"):
+        st.code(shown["command"], language="bash")
+        st.caption(plain(" · ".join(f"{name} {number}" for name, number in shown["versions"].items())))
+
+
+def examples() -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return the shipped measurements by title, and the names of files that cannot be read."""
+    found: dict[str, dict[str, Any]] = {}
+    broken = []
+    for file in sorted(FOLDER.glob("*.json")):
+        try:
+            shown = json.loads(file.read_text(encoding="utf-8"))
+            if not shown["value"]["repeats"]:
+                raise KeyError("repeats")
+            title = _title(shown)
+        except (OSError, ValueError, KeyError, TypeError):
+            broken.append(file.name)
+            continue
+        found[title if title not in found else f"{title} · {file.stem}"] = shown
+    return found, broken
+
+
+def _title(shown: dict[str, Any]) -> str:
+    """Name a measurement by checkpoint, optimizer and rate."""
+    spec, value = shown["spec"], shown["value"]
+    place = str(spec["workspace"])
+    where = WORDS[place].title if place in WORDS else place
+    checkpoint = f", {spec['checkpoint']}" if spec.get("checkpoint") else ""
+    optimizer = OPTIMIZERS.get(value["optimizer"], str(value["optimizer"]))
+    return f"{where}{checkpoint} · {optimizer} · learning rate {value['learning_rate']:g}"

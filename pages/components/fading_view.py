@@ -1,0 +1,85 @@
+"""A fading measurement on screen, live, finished or an example: the figure, what it says, the table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from influence_core import charts
+from influence_core.settings import METHOD_NAMES
+from pages.components.fading_words import CONTROLS, TERMS, band_words, fading_words
+from pages.components.text import plain
+
+MOST_LINES = 3  # drawn at first, controls not counted
+
+
+def terms() -> None:
+    """Offer the words of the chart, explained."""
+    with st.popover("What the words mean", icon=":material/help:", key="fading_terms"):
+        for name, meaning in TERMS.items():
+            st.markdown(f"**{plain(name)}**: {plain(meaning)}")
+
+
+def chosen(table: Sequence[Mapping[str, Any]], key: str) -> list[Mapping[str, Any]]:
+    """Let the lines of a table with several methods be chosen, and return those chosen; all where none is."""
+    if len(table) < 2:
+        return list(table)
+    names = [str(row["method"]) for row in table]
+    first = [name for name in names if name not in CONTROLS][:MOST_LINES]
+    shown = st.pills(
+        "Lines",
+        names,
+        selection_mode="multi",
+        default=first,
+        format_func=lambda name: METHOD_NAMES.get(name, plain(name)),
+        key=f"fading_lines_{key}",
+    )
+    return [row for row in table if row["method"] in shown] or list(table)
+
+
+def draw(
+    table: Sequence[Mapping[str, Any]],
+    divergence: Sequence[float | None],
+    steps: int,
+    repeats: int,
+    key: str,
+    *,
+    notes: Sequence[str] = (),
+) -> None:
+    """Draw R(t) and the divergence, and say what they show and what the band means."""
+    shown = chosen(table, key)
+    figure = charts.course(shown, divergence, steps, repeats, revision=key)
+    with st.container(border=True):
+        st.plotly_chart(figure, key="fading_chart", config={"displayModeBar": False}, alt=charts.alt_text(figure))
+    if not shown:
+        return
+    for words in fading_words(shown, repeats):
+        st.markdown(f"**{plain(words)}**")
+    st.caption(plain(" ".join([band_words(repeats), *filter(None, notes)])))
+
+
+def outcome_table(table: Sequence[Mapping[str, Any]], key: str) -> None:
+    """Show a finished study's numbers, a line per method."""
+    rows = [
+        {
+            "method": METHOD_NAMES.get(row["method"], str(row["method"])),
+            "largest R": None if row["peak"] is None else row["r"][row["peak"] - 1],
+            "at step": row["peak"],
+            "last R": row["r"][-1],
+            "trusted until": row["horizon"],
+            "faded at": row["faded_at"],
+            "verdict": row["verdict"] or "too few repeats",
+        }
+        for row in table
+    ]
+    number = st.column_config.NumberColumn(format="%.3g")
+    trusted = st.column_config.NumberColumn(help="the last step up to which the band's lower end stays at 0.3 or more")
+    faded = st.column_config.NumberColumn(help="the first step after the largest R at which the band contains zero")
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        column_config={"largest R": number, "last R": number, "trusted until": trusted, "faded at": faded},
+        key=f"fading_table_{key}",
+        alt="How far each method's scores predicted what happened",
+    )

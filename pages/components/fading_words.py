@@ -1,0 +1,122 @@
+"""What the Fading page says, from specs and tables; no Streamlit, so that each sentence is tested alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from influence_core.charts import VERDICT_REPEATS, contains_zero, number
+from influence_core.settings import METHOD_NAMES
+from influence_core.specs import FadingSpec
+from influence_core.workspace import Checkpoint
+from pages.components.correction_words import optimizer_words, steps
+from pages.components.ranking_words import scope_words
+from pages.components.text import signed
+
+INTRO = (
+    "An influence score predicts what a training step on one row would do to the loss of another. "
+    "Train on a little, and the prediction stops matching what happens. Here you can watch that."
+)
+TERMS = {
+    "R(t)": "how well scores, computed once before training goes on, match the loss changes measured after t steps: "
+    "1 is a perfect match (up to scale), 0 is none.",
+    "Band": "where R(t) could as well lie, with 95 % confidence. Once it contains the zero line, nothing says that "
+    "the scores still predict anything.",
+    "Divergence": "how far two trainings have moved apart that differ in nothing but a slightly lower weight of one "
+    "training row. Scores assume that they stay close.",
+    "Repeat": "the same measurement with other training and test rows, drawn by lot. Each finished one is kept.",
+}
+CONTROLS = ("embedding", "random")
+
+
+def count(number: int, unit: str) -> str:
+    """Return "1 repeat" or "3 repeats"."""
+    return f"{number:,} {unit}" if number == 1 else f"{number:,} {unit}s"
+
+
+def sizes_words(spec: FadingSpec) -> str:
+    """Say how much is measured ("3 repeats of 8 × 8 rows, 12 steps")."""
+    return f"{count(spec.repeats, 'repeat')} of {spec.train_rows} × {spec.test_rows} rows, {steps(spec.steps)}"
+
+
+def settings_words(spec: FadingSpec, checkpoint: Checkpoint, scope: str) -> str:
+    """Say all settings of a run, a line each."""
+    names = ", ".join(METHOD_NAMES[name] for name in spec.methods) or "all methods that can be used here"
+    return "\n".join(
+        [
+            f"Scores: {names}.",
+            f"{count(spec.repeats, 'repeat')}: {spec.train_rows} training rows, each trained with a weight changed by "
+            f"{signed(spec.epsilon)}, and {spec.test_rows} test rows whose loss is read.",
+            f"{steps(spec.steps).capitalize()} on batches of {spec.batch_size}: {optimizer_words(spec, checkpoint)}.",
+            f"Trained and scored: {scope_words(scope)}. Seed {spec.seed}.",
+        ]
+    )
+
+
+def band_words(repeats: int) -> str:
+    """Say what the band means, which depends on how many repeats it rests on."""
+    if repeats == 1:
+        return (
+            "One repeat: the band is a bootstrap over its training rows, and does not know how other rows would do. "
+            f"A verdict takes {VERDICT_REPEATS} repeats."
+        )
+    if repeats < VERDICT_REPEATS:
+        return f"A band over few repeats ({repeats}), no verdict: that takes {VERDICT_REPEATS}."
+    return f"The band is the 95 % interval over {repeats} repeats, enough for a verdict."
+
+
+def fading_words(table: Sequence[Mapping[str, Any]], repeats: int) -> list[str]:
+    """Say of each method whether its scores still predict what happens, up to the last step there is.
+
+    With few repeats the band is wide whatever happens: then only what R(t) did is said.
+    """
+    said = []
+    for row in table:
+        if row["method"] in CONTROLS or row["peak"] is None:
+            continue
+        name = "" if len(table) == 1 else f"{METHOD_NAMES.get(row['method'], row['method'])}: "
+        words = _verdict(row) if repeats >= VERDICT_REPEATS else _course(row)
+        said.append(f"{name}{words}" if name else words[0].upper() + words[1:])
+    return said
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    peak, last = row["steps"].index(row["peak"]), row["steps"][-1]
+    if contains_zero(row["low"][peak], row["high"][peak]):
+        return f"at none of {steps(last)} do the scores predict what happens beyond chance."
+    if row["faded_at"] is not None:
+        return f"after {steps(row['faded_at'])} the scores no longer predict what happens."
+    return f"after {steps(last)} the scores still predict something of what happens{_now(row)}."
+
+
+def _now(row: Mapping[str, Any]) -> str:
+    return "" if row["r"][-1] is None else f", R = {number(row['r'][-1])}"
+
+
+def _course(row: Mapping[str, Any]) -> str:
+    peak, known = row["steps"].index(row["peak"]), [at for at, value in enumerate(row["r"]) if value is not None]
+    top, end = f"{number(row['r'][peak])} after {steps(row['peak'])}", known[-1]
+    if end == peak:
+        return f"the scores match what happens with R = {top}."
+    now = f"{number(row['r'][end])} after {steps(row['steps'][end])}"
+    return f"the match of scores with what happens went from R = {top} to {now}."
+
+
+def measured_words(repeat: int, repeats: int, step: int, total: int) -> str:
+    """Say how far a run is."""
+    return f"measured so far: repeat {repeat} of {repeats}, step {step} of {total}"
+
+
+def mixed_words(repeat: int, step: int, total: int) -> str:
+    """Say on how much the curve rests while a later repeat is under way; empty where it is the same everywhere."""
+    if repeat == 1 or step == total:
+        return ""
+    return f"Up to step {step} the curve rests on {count(repeat, 'repeat')}, behind it on {repeat - 1}."
+
+
+def kept_words(done: int, asked: int) -> str:
+    """Say what a run that ended early has left, and what going on does."""
+    if not done:
+        return "No repeat was finished, so nothing is kept: going on starts with the first repeat again."
+    return (
+        f"{done} of {count(asked, 'repeat')} {'is' if done == 1 else 'are'} finished and kept. "
+        f"Going on starts with repeat {done + 1}; what was measured of it so far is measured again."
+    )

@@ -1,0 +1,96 @@
+"""What a study without a page of its own found, shown where runs are opened: its figure and its table."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from influence_core import charts
+from influence_core.runs.directory import RunDirectory
+from pages.components import running, state
+from pages.components.run_words import kind_word
+from pages.components.text import plain
+
+STUDIES = ("divergence", "tracin-error", "stability")
+TITLES = {
+    "divergence": "How far training on a perturbed loss leads away",
+    "tracin-error": "How much more TracIn's Jacobian (Eq. 2) errs than the exact one (Eq. 6)",
+    "stability": "How much ABIF's rankings depend on the rows of the Hessian",
+}
+
+
+def study_result(run: RunDirectory) -> None:
+    """Show a study's run: live, with why it ended, or with what it found."""
+    record = run.record()
+    with st.container(border=True, key="study"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.subheader(TITLES[record.kind], anchor=False, width="stretch")
+            st.button("Close", key="study_close", icon=":material/close:", on_click=_close)
+        st.caption(plain(f"{kind_word(record.kind)} · {record.workspace} · {record.what}".rstrip(" ·")))
+        found = running.follow(run)
+        value = running.result_of(run) if found.state == "finished" else None
+        if value is not None:
+            _show(record.kind, value)
+
+
+def _show(kind: str, value: dict[str, Any]) -> None:
+    if kind == "divergence":
+        _figure(charts.phases(value["series"]))
+    elif kind == "tracin-error":
+        _figure(charts.tracin_error(value["series"]))
+    rows = ROWS[kind](value)
+    if rows:
+        st.dataframe(pd.DataFrame(rows), hide_index=True, key="study_table", alt=TITLES[kind])
+    else:
+        st.info("It ended before its first repeat was finished: start it again, it goes on with what is kept.")
+
+
+def _figure(figure: go.Figure) -> None:
+    st.plotly_chart(figure, key="study_chart", config={"displayModeBar": False}, alt=charts.alt_text(figure))
+
+
+def _divergence(value: dict[str, Any]) -> list[dict[str, Any]]:
+    def fitted(row: dict[str, Any]) -> dict[str, Any]:
+        fit = row["fit"]
+        if fit is None:
+            return {"best described by": "too few steps for a fit"}
+        first, second = fit["slopes"]
+        return {"slope 1": first, "slope 2": second, "bend at Σ η": fit["breakpoint"], "best described by": fit["best"]}
+
+    return [
+        {"repeat": row["repeat"] + 1, "ε": row["epsilon"], "last distance": row["divergence"][-1], **fitted(row)}
+        for row in value["series"]
+    ]
+
+
+def _tracin_error(value: dict[str, Any]) -> list[dict[str, Any]]:
+    last = {"error_eq2": "Eq. 2 errs by", "error_eq6": "Eq. 6 errs by", "ratio": "ratio"}
+    return [
+        {"repeat": row["repeat"] + 1, "precision": row["dtype"], "ε": row["epsilon"]}
+        | {name: row[field][-1] for field, name in last.items()}
+        for row in value["series"]
+    ]
+
+
+def _stability(value: dict[str, Any]) -> list[dict[str, Any]]:
+    def both(pair: Sequence[int]) -> str:
+        return " / ".join(map(str, pair))
+
+    return [
+        {
+            "Hessian rows": both(pair["rows"]),
+            "seeds": both(pair["seeds"]),
+            f"share of the top {value['top']} in common": pair["overlap"],
+            "rank correlation (Spearman)": pair["spearman"],
+        }
+        for pair in value["pairs"]
+    ]
+
+
+ROWS = {"divergence": _divergence, "tracin-error": _tracin_error, "stability": _stability}
+
+
+def _close() -> None:
+    state.select(run=None)
