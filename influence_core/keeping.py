@@ -1,4 +1,4 @@
-"""Keeping a corrected model: a checkpoint folder that plain transformers loads, without torch."""
+"""Keeping a corrected model: a checkpoint folder that plain transformers or torchvision loads. No torch."""
 
 import shutil
 import uuid
@@ -12,7 +12,11 @@ from influence_core.arrays import read_arrays
 from influence_core.artefacts import check_companions, check_same, write_parquet
 from influence_core.errors import UserError
 from influence_core.fingerprints import companions, tensors_fingerprint
-from influence_core.home import read_json, write_json
+from influence_core.home import read_json, write_json, write_text
+from influence_core.reports.cards import CHANGED, card, changed_rows
+from influence_core.reports.cautions import compared
+from influence_core.reports.facts import Correction, read
+from influence_core.specs import Split
 
 if TYPE_CHECKING:
     from influence_core.workspace import Checkpoint, Workspace
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 STATE = "optimizer.safetensors"
 TRAINING = "training.json"  # what `checkpoints.recorded` reads of a folder
+CARD = "README.md"
+AFTER: dict[Split, str] = {"test": "after.parquet", "validation": "after-validation.parquet"}  # of a result folder
 
 
 def keep(workspace: "Workspace", result: Path, name: str) -> "Checkpoint":
@@ -30,9 +36,8 @@ def keep(workspace: "Workspace", result: Path, name: str) -> "Checkpoint":
     whole. Raises `UserError` for a name in use, or when the correction left nothing.
     """
     place = workspace.checkpoint_folder(name)
-    if not (result / "manifest.json").exists():
-        raise UserError("this correction has left no parameters (it ended before its first step): run it again")
-    manifest: dict[str, Any] = read_json(result / "manifest.json")
+    correction = read(workspace, result)
+    manifest = correction.manifest
     parent = workspace.checkpoint(manifest["checkpoint"])
     check_same("the workspace's data", manifest["data"], workspace.data_fingerprint)
     found = tensors_fingerprint(Path(parent.path) / WEIGHTS)
@@ -41,27 +46,25 @@ def keep(workspace: "Workspace", result: Path, name: str) -> "Checkpoint":
     temporary = place.with_name(f".{name}.{uuid.uuid4().hex}")
     temporary.mkdir(parents=True)
     try:
-        kept = _write(workspace, result, name, temporary, parent, manifest)
+        kept = _write(correction, result, name, temporary, parent)
         temporary.rename(place)  # refuses a folder that another process has made meanwhile
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    outcome = kept.notes["outcome"]
-    if (result / "after.parquet").exists() and "split" in outcome:
-        folder = workspace.artefacts.make("predictions", workspace.prediction_key(outcome["split"], name))
-        write_parquet(folder / "predictions.parquet", pd.read_parquet(result / "after.parquet"))
+    for split, table in _after(result).items():
+        folder = workspace.artefacts.make("predictions", workspace.prediction_key(split, name))
+        write_parquet(folder / "predictions.parquet", table)
     return kept
 
 
-def _write(
-    workspace: "Workspace",
-    result: Path,
-    name: str,
-    temporary: Path,
-    parent: "Checkpoint",
-    manifest: dict[str, Any],
-) -> "Checkpoint":
-    """Write model, optimizer state and manifests into the temporary folder."""
+def _after(result: Path) -> dict[Split, pd.DataFrame]:
+    """Return the predictions of the corrected parameters, of the splits that were compared."""
+    return {split: pd.read_parquet(result / name) for split, name in AFTER.items() if (result / name).exists()}
+
+
+def _write(correction: Correction, result: Path, name: str, temporary: Path, parent: "Checkpoint") -> "Checkpoint":
+    """Write model, optimizer state, manifests and the model card into the temporary folder."""
+    manifest, outcome = correction.manifest, correction.outcome
     for file in companions(Path(parent.path)):  # nothing else of a user's folder: not its training, nor its optimizer
         shutil.copyfile(file, temporary / file.name)
     _say_single(temporary / "config.json")
@@ -74,12 +77,17 @@ def _write(
     save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
     shutil.copyfile(result / STATE, temporary / STATE)
     write_json(temporary / "correction.json", manifest)
-    outcome = read_json(result / "result.json") if (result / "result.json").exists() else {}
-    accuracy = {outcome["split"]: outcome["after"]} if "after" in outcome else {}
+    accuracy = {split: about["after"] for split, about in compared(outcome).items()}
     optimizer = {**manifest["optimizer"], "state": STATE}
     write_json(temporary / TRAINING, _training(parent, manifest))
+    config = read_json(temporary / "config.json")
+    first = tensors.get("conv1.weight")  # torchvision's
+    channels = int(config.get("num_channels", 3) if first is None else first.shape[1])
+    write_text(temporary / CARD, card(correction, name, parent, config, channels))
+    if outcome:
+        write_text(temporary / CHANGED, changed_rows(correction, _after(result)))
     notes = {"correction": manifest, "outcome": outcome}
-    return workspace.add_checkpoint(
+    return correction.workspace.add_checkpoint(
         name,
         draft=temporary,
         parent=parent.name,

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 Kind = Literal["text", "seq2seq", "image"]
 
+MAX_LENGTH = 256  # tokens; longer texts are cut, as in training
+
 
 class Preparation(BaseModel):
     """What a loader needs besides the checkpoint's folder; every field has the checkpoint's own value as default."""

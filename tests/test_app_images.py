@@ -22,6 +22,7 @@ from workspaces import (
 )
 
 from influence_core.attribution.tables import write_arrays
+from influence_core.data import drawing
 from influence_core.errors import UserError
 from influence_core.labels import LabelStore
 from influence_core.runs.directory import RunDirectory
@@ -222,21 +223,21 @@ def test_the_rows_that_a_correction_fixed_and_broke_are_listed_with_images(works
 
 def test_small_images_grow_in_whole_steps_and_large_ones_shrink():
     checker = Image.fromarray((np.indices((28, 28)).sum(axis=0) % 2 * 255).astype(np.uint8))
-    grown = np.asarray(pictures.drawn(checker, 140))
+    grown = np.asarray(drawing.drawn(checker, 140))
     assert grown.shape == (140, 140)
     assert set(np.unique(grown)) == {0, 255}  # nothing is smoothed
     assert (grown == np.kron(np.asarray(checker), np.ones((5, 5), dtype=np.uint8))).all()
-    assert pictures.drawn(Image.new("RGB", (1000, 500)), 140).size == (140, 70)
-    assert pictures.drawn(Image.new("L", (100, 80)), 140).size == (100, 80)
+    assert drawing.drawn(Image.new("RGB", (1000, 500)), 140).size == (140, 70)
+    assert drawing.drawn(Image.new("L", (100, 80)), 140).size == (100, 80)
 
 
 def test_every_kind_of_pixel_can_be_shown():
     deep = Image.fromarray(np.array([[0, 65535], [32768, 0]], dtype=np.uint16))
-    assert np.asarray(pictures.eight_bits(deep)).tolist() == [[0, 255], [127, 0]]
+    assert np.asarray(drawing.eight_bits(deep)).tolist() == [[0, 255], [127, 0]]
     clear = Image.new("RGBA", (1, 1), (255, 0, 0, 0))
-    assert pictures.eight_bits(clear).getpixel((0, 0)) == (255, 255, 255)
+    assert drawing.eight_bits(clear).getpixel((0, 0)) == (255, 255, 255)
     for mode in ("1", "P", "LA", "CMYK", "F", "I"):
-        Image.open(io.BytesIO(pictures.png(pictures.drawn(Image.new(mode, (3, 2)), 6)))).load()
+        Image.open(io.BytesIO(drawing.png(drawing.drawn(Image.new(mode, (3, 2)), 6)))).load()
 
 
 def test_a_picture_is_never_more_than_what_was_asked_for(workspace):

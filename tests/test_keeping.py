@@ -1,6 +1,7 @@
 """What a kept correction is made of: the tensors that were trained, and no file of its parent that is not its own."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,6 +92,8 @@ def test_a_kept_folder_tells_its_own_training_and_not_its_parents(home, tiny_che
     kept = workspace.keep(tmp_path / "run", "kept")
     files = {file.name for file in (workspace.path / "checkpoints" / "kept").iterdir()}
     own = {"manifest.json", "correction.json", "training.json", "model.safetensors", "optimizer.safetensors"}
+    own |= {"README.md", "changed-rows.csv"}
+    assert "of the parent" not in (Path(kept.path) / "README.md").read_text()
     assert files - own == {"config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"}
     found = recorded(workspace.path / "checkpoints" / "kept")
     assert found.step == 3

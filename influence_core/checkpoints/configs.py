@@ -12,9 +12,8 @@ from influence_core.checkpoints.processors import (
 from influence_core.checkpoints.tensor_headers import read_limited
 from influence_core.errors import UserError
 from influence_core.preparation import Kind
+from influence_core.resnets import TORCHVISION
 
-TORCHVISION = "torchvision"
-CIFAR = "-cifar"  # ends an architecture whose first convolution is 3×3, without max-pool
 PROCESSOR = "preprocessor_config.json"
 PROCESSORS = (PROCESSOR, "processor_config.json")
 CHECKED = ("config.json", "tokenizer_config.json", *PROCESSORS, "generation_config.json")
@@ -119,11 +118,6 @@ def class_names(config: dict[str, Any]) -> list[str]:
     if len(set(found)) < len(found):
         raise UserError(f"the configuration's id2label names a class twice ({', '.join(found)[:80]}): correct it")
     return found
-
-
-def is_cifar(config: dict[str, Any]) -> bool:
-    """Whether a configuration's ResNet of torchvision begins with a 3×3 convolution and no max-pool."""
-    return config.get("stem") == "cifar" or str(config.get("architecture")).endswith(CIFAR)
 
 
 def label_words(config: dict[str, Any]) -> dict[str, str]:

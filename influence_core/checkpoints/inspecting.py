@@ -7,12 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from influence_core.checkpoints.configs import (
-    CIFAR,
     KNOWN,
     PROCESSOR,
-    TORCHVISION,
     class_names,
-    is_cifar,
     kind_of,
     label_words,
     read_config,
@@ -23,6 +20,7 @@ from influence_core.checkpoints.sources import FILE_TYPES, weights_of
 from influence_core.checkpoints.tensor_headers import Headers, parameters_of
 from influence_core.errors import UserError
 from influence_core.preparation import Kind
+from influence_core.resnets import CIFAR, TORCHVISION, is_cifar
 from influence_core.specs import Sources
 from influence_core.survey import CheckpointFound
 

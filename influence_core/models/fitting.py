@@ -7,11 +7,11 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from influence_core.checkpoints.configs import TORCHVISION
 from influence_core.checkpoints.tensor_headers import Headers, refuse_too_large, safetensors_headers
 from influence_core.errors import UserError
 from influence_core.models import pretrained, torchvision_models
 from influence_core.preparation import Kind
+from influence_core.resnets import TORCHVISION
 
 
 def empty(folder: Path, config: dict[str, Any], kind: Kind, headers: Headers) -> nn.Module:

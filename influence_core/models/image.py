@@ -10,13 +10,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from influence_core.checkpoints.configs import TORCHVISION, read_config
+from influence_core.checkpoints.configs import read_config
 from influence_core.data.pictures import decode
 from influence_core.errors import UserError
 from influence_core.models import pretrained, torchvision_models
 from influence_core.models.classifier import Batch, Classifier
 from influence_core.models.items import Lazy, blocks
 from influence_core.models.layout import layout_of
+from influence_core.resnets import TORCHVISION, normalisation
 
 IN_MEMORY = 1_000_000_000  # bytes of prepared images; more are prepared each time they are looked at
 TOGETHER = 256  # images prepared in one call
@@ -137,7 +138,7 @@ def load_image(folder: Path, label_names: Sequence[str]) -> ImageClassifier:
     if config.get("model_type") == TORCHVISION:
         module = torchvision_models.resnet(folder, config)
         channels = next(module.parameters()).shape[1]
-        mean, std = torchvision_models.normalisation(config, channels)
+        mean, std = normalisation(config, channels)
         prepare = torchvision_models.preparation(config, _each(folder, mean, channels), _each(folder, std, channels))
     else:
         module, processor = pretrained.model(folder, "image"), pretrained.image_processor(folder)

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from influence_core.checkpoints.configs import CIFAR, TORCHVISION, read_config
+from influence_core.checkpoints.configs import read_config
 from influence_core.checkpoints.links import refuse_links_out
 from influence_core.checkpoints.preparing import preparation_of
 from influence_core.checkpoints.recorded import STATE, TRAINER_STATE, UnusableStateError, recorded
@@ -23,6 +23,7 @@ from influence_core.models.fitting import empty, refuse_not_finite, unmatched
 from influence_core.models.optimizer_file import convert, fits
 from influence_core.models.scanned import load_scanned
 from influence_core.preparation import Kind, Preparation
+from influence_core.resnets import CIFAR, TORCHVISION
 from influence_core.specs import Sources
 from influence_core.survey import CheckpointFound
 from influence_core.workspace import WEIGHTS

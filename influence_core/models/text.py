@@ -14,9 +14,7 @@ from influence_core.models.classifier import Batch, Classifier
 from influence_core.models.items import Tokens, blocks
 from influence_core.models.layout import layout_of
 from influence_core.models.padding import additive_mask, padded
-from influence_core.preparation import Preparation
-
-MAX_LENGTH = 256  # tokens; longer texts are cut, as in training
+from influence_core.preparation import MAX_LENGTH, Preparation
 
 
 class TextClassifier(Classifier):

@@ -10,26 +10,18 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from influence_core.checkpoints.configs import CIFAR, class_names, is_cifar
+from influence_core.checkpoints.configs import class_names
 from influence_core.checkpoints.tensor_headers import safetensors_headers
 from influence_core.errors import UserError
+from influence_core.resnets import RESIZED, architecture, image_size, is_cifar
 from influence_core.workspace import WEIGHTS
-
-# Means and deviations of the data that each stem is for, where config.json gives none: ImageNet's as torchvision has
-# them, CIFAR-10's training images'.
-NORMALISED = {
-    False: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    True: ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-}
-SIZE = {False: 224, True: 32}
-RESIZED = 256 / 224  # the shorter side before the crop, for the ImageNet stem
 
 
 def empty_resnet(config: dict[str, Any], channels: int = 3) -> nn.Module:
     """Build the architecture without memory for its weights; raises `UserError` for a name that torchvision lacks."""
     from torchvision.models import get_model, list_models
 
-    name = str(config.get("architecture")).removesuffix(CIFAR)
+    name = architecture(config)
     known = [each for each in list_models() if "resne" in each and "quantized" not in each and "_" not in each]
     if name not in list_models(include=["resnet*", "resnext*", "wide_resnet*"]):
         raise UserError(f"torchvision has no {name!r} that is read here: give one of {', '.join(known)}")
@@ -57,17 +49,6 @@ def resnet(folder: Path, config: dict[str, Any]) -> nn.Module:
     return module.float()
 
 
-def normalisation(config: dict[str, Any], channels: int) -> tuple[Sequence[float], Sequence[float]]:
-    """Return mean and deviation of each channel, of values in [0, 1]: the configuration's, else those of its stem.
-
-    Those of a stem are of three channels; a model of one channel gets their averages.
-    """
-    mean, std = (
-        each if channels == len(each) else (sum(each) / len(each),) * channels for each in NORMALISED[is_cifar(config)]
-    )
-    return config.get("image_mean") or mean, config.get("image_std") or std
-
-
 def preparation(
     config: dict[str, Any], mean: Sequence[float], std: Sequence[float]
 ) -> Callable[[Sequence[Image.Image]], Sequence[np.ndarray]]:
@@ -79,7 +60,7 @@ def preparation(
     from torchvision.transforms import InterpolationMode, v2
 
     cifar = is_cifar(config)
-    size = int(config.get("image_size") or SIZE[cifar])
+    size = image_size(config)
     steps: list[nn.Module] = [v2.Resize(round(size * RESIZED), InterpolationMode.BILINEAR), v2.CenterCrop(size)]
     if cifar:
         steps = [v2.Resize((size, size), InterpolationMode.BILINEAR)]

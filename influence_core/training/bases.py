@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from influence_core.checkpoints.configs import CIFAR, TORCHVISION, read_config
+from influence_core.checkpoints.configs import read_config
 from influence_core.data import hub
 from influence_core.errors import UserError
 from influence_core.home import write_json
 from influence_core.models.pretrained import LOCAL, auto_class
+from influence_core.resnets import CIFAR, TORCHVISION
 from influence_core.training.recipes import Recipe
 from influence_core.trajectory.streams import derive, random_stream
 from influence_core.workspace import WEIGHTS

@@ -7,12 +7,14 @@ import streamlit as st
 
 from influence_core.charts import number, percent
 from influence_core.home import read_json
+from influence_core.reports.cautions import caution, compared
 from influence_core.runs.directory import RunDirectory
 from influence_core.runs.state import RunState
 from influence_core.specs import CorrectionSpec
 from influence_core.workspace import Checkpoint, Workspace
 from pages.components import state
 from pages.components.correction_charts import changed_table
+from pages.components.correction_report import report_button
 from pages.components.correction_words import base_words, outcome_words
 from pages.components.discarding import discard, is_discarded, restore
 from pages.components.errors import shown_errors
@@ -52,25 +54,31 @@ def show_outcome(
     show(plain(outcome_words(outcome, spec, desired)) + " " + base_words(outcome, spec))
     if "before" not in outcome:
         return
-    before, after = float(outcome["before"]), float(outcome["after"])
     fixed, broken = [str(row) for row in outcome["fixed"]], [str(row) for row in outcome["broken"]]
     with st.container(horizontal=True, gap="large"):
-        points = 100 * (after - before)
-        # a hyphen, not the minus sign of `signed`: Streamlit reads the direction of the arrow from it
-        change = "no change" if points == 0 else f"{'-' if points < 0 else '+'}{number(abs(points))} points"
-        st.metric(
-            f"Accuracy on the whole {outcome['split']} set",
-            f"{percent(before)} → {percent(after)}",
-            change,
-            delta_color="off" if points == 0 else "normal",
-            delta_arrow="off" if points == 0 else "auto",
-            width="content",
-        )
-        st.metric("Fixed", f"{len(fixed):,}", help="wrong before, right after", width="content")
-        st.metric("Broken", f"{len(broken):,}", help="right before, wrong after", width="content")
+        for split, about in reversed(compared(outcome).items()):
+            _accuracy(f"Accuracy on the whole {split} set", float(about["before"]), float(about["after"]))
+        st.metric("Fixed", f"{len(fixed):,}", help="test rows wrong before, right after", width="content")
+        st.metric("Broken", f"{len(broken):,}", help="test rows right before, wrong after", width="content")
         st.metric("Retention", percent(float(outcome["retention"])), width="content")
+    if "validation" not in compared(outcome):
+        st.caption("The workspace has no validation rows, or this run did not compare them.")
     for word, rows in (("Fixed", fixed), ("Broken", broken)):
         _rows(workspace, spec, run, word, rows)
+
+
+def _accuracy(label: str, before: float, after: float) -> None:
+    points = 100 * (after - before)
+    # a hyphen, not the minus sign of `signed`: Streamlit reads the direction of the arrow from it
+    change = "no change" if points == 0 else f"{'-' if points < 0 else '+'}{number(abs(points))} points"
+    st.metric(
+        label,
+        f"{percent(before)} → {percent(after)}",
+        change,
+        delta_color="off" if points == 0 else "normal",
+        delta_arrow="off" if points == 0 else "auto",
+        width="content",
+    )
 
 
 def _rows(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, word: str, rows: Sequence[str]) -> None:
@@ -82,8 +90,11 @@ def _rows(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, word: s
 
 
 def keep_or_discard(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, manifest: dict[str, Any]) -> None:
-    """Offer to keep the corrected parameters as a checkpoint, to hide the result, and its manifest as a file."""
+    """Offer to keep the corrected parameters as a checkpoint, to hide the result, its report and manifest as files."""
     kept = kept_as(workspace, manifest)
+    file = run.result / "result.json"
+    if kept is None and (said := caution(read_json(file) if file.exists() else {})) is not None:
+        st.warning(plain(said), icon=":material/balance:")
     if kept is not None:
         st.success(f"Kept as checkpoint {plain(kept.name)}.", icon=":material/inventory_2:")
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -109,6 +120,7 @@ def keep_or_discard(workspace: Workspace, spec: CorrectionSpec, run: RunDirector
                 args=(run,),
                 help="hides the run from the list of runs; it can be brought back",
             )
+        report_button(run)
         st.download_button(
             "Manifest",
             data=(run.result / "manifest.json").read_bytes(),

@@ -1,0 +1,42 @@
+"""What keeping a correction would cost, in a sentence (paper, App. L: a correction may break what worked)."""
+
+from typing import Any
+
+from influence_core.charts import number, percent
+from influence_core.specs import Split
+
+# More than these is said before a correction is kept; both are part of the sentence.
+ACCURACY_DROP = 0.005
+LEAST_RETENTION = 0.95
+
+
+def compared(outcome: dict[str, Any]) -> dict[Split, dict[str, Any]]:
+    """Return what a result says of each split, before and after: validation first, then test."""
+    found: dict[Split, dict[str, Any]] = {}
+    if "validation" in outcome:
+        found["validation"] = outcome["validation"]
+    if "split" in outcome:
+        found[outcome["split"]] = outcome
+    return found
+
+
+def caution(outcome: dict[str, Any]) -> str | None:
+    """Say what got worse by more than the limits, or that nobody looked; None where neither is so.
+
+    ``outcome`` is the run's result, empty where the run ended before its comparison.
+    """
+    splits = compared(outcome)
+    if not splits:
+        return (
+            "The run ended before the comparison on whole splits: what this does to other rows is not known; run it "
+            "again to the end to know it."
+        )
+    worse = [
+        f"accuracy on {split} fell by {number(100 * (about['before'] - about['after']))} points "
+        f"({percent(about['before'])} → {percent(about['after'])}; more than {number(100 * ACCURACY_DROP)})"
+        for split, about in splits.items()
+        if about["before"] - about["after"] > ACCURACY_DROP
+    ]
+    if outcome["retention"] < LEAST_RETENTION:
+        worse.append(f"retention fell to {percent(outcome['retention'])} (less than {percent(LEAST_RETENTION)})")
+    return f"This correction has a price: {'; '.join(worse)}." if worse else None

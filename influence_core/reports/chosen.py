@@ -1,0 +1,28 @@
+"""What a correction's strategy notes of the rows it chose, in words."""
+
+from typing import Any
+
+from influence_core.charts import percent
+
+FEWEST = 0.5  # of chosen opponents with the desired label, below which tuning on them is not to be expected to help
+FEW = "With fewer than half, tuning on them can be expected to do little: the paper saw no effect at 54 % (CIFAR-10)."
+
+
+def chosen_words(noted: dict[str, Any]) -> str | None:
+    """Say whose proponents the rows are, or how many opponents carry the desired label; None where nothing is noted.
+
+    ``noted`` is a manifest, or as much of it as is known before the run.
+    """
+    other, share = noted.get("proponents_of"), noted.get("desired_share")
+    if other is not None:
+        return f"The rows are the proponents of {other}, a misprediction with the same prediction and desired label."
+    if share is None:
+        return None
+    said = f"{percent(share)} of the chosen opponents carry the desired label, “{noted['desired']}”."
+    return f"{said} {FEW}" if few_desired(noted) else said
+
+
+def few_desired(noted: dict[str, Any]) -> bool:
+    """Whether fewer than half of the chosen opponents carry the desired label."""
+    share = noted.get("desired_share")
+    return share is not None and share < FEWEST

@@ -1,0 +1,52 @@
+"""The command line that repeats a correction."""
+
+import json
+import shlex
+from typing import Any
+
+from influence_core.specs import CorrectionSpec, parse_spec
+
+PROGRAM = ("python", "-m", "influence_core")
+PLAIN = ("kind", "workspace", "example", "settings")  # fields that are not written as --name value
+
+
+def correct_command(manifest: dict[str, Any], outcome: dict[str, Any], method: str | None, keep: str | None) -> str:
+    """Return ``correct W --example … --keep NAME`` with every option that differs from its default, shell-quoted.
+
+    Checkpoint, scope and method are written out where the run took the workspace's own, since those can
+    change; a run that was stopped early says the steps that it made. ``method`` is the ranking's.
+    """
+    spec = parse_spec({**manifest["spec"], "checkpoint": manifest["checkpoint"], "scope": manifest["scope"]})
+    assert isinstance(spec, CorrectionSpec)
+    given: dict[str, Any] = {"method": spec.method or method}
+    if _stopped(spec, manifest, outcome):
+        given["steps"] = manifest["steps"]
+    spec = spec.model_copy(update=given)
+    words = [*PROGRAM, "correct", spec.workspace, "--example", spec.example]
+    for name, field in CorrectionSpec.model_fields.items():
+        value = getattr(spec, name)
+        if name not in PLAIN and value != field.default:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    for name, value in spec.settings.items():
+        words += ["--set", f"{name}={_setting(value)}"]
+    words += ["--keep", keep] if keep else []
+    return shlex.join(words)
+
+
+def replay_command(workspace: str, name: str) -> str:
+    """Return ``replay W NAME``."""
+    return shlex.join([*PROGRAM, "replay", workspace, name])
+
+
+def _stopped(spec: CorrectionSpec, manifest: dict[str, Any], outcome: dict[str, Any]) -> bool:
+    """Whether somebody ended it before its own stop rule did."""
+    flip: int | None = outcome.get("flip_step")
+    done: int = manifest["steps"]
+    return done < (spec.steps if flip is None else min(spec.steps, flip + spec.after_flip))
+
+
+def _setting(value: Any) -> str:
+    """Write a method's setting as ``--set`` reads it."""
+    if isinstance(value, list | tuple):
+        return ",".join(str(each) for each in value)
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,169 @@
+"""All that is known of a correction that is over, gathered once: for the model card and for the report."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from influence_core.charts import number, percent
+from influence_core.errors import UserError
+from influence_core.home import read_json
+from influence_core.labels.events import LabelEvent
+from influence_core.labels.store import LabelStore
+from influence_core.rankings import Ranking
+from influence_core.reports.commands import correct_command
+from influence_core.settings import METHOD_NAMES
+from influence_core.specs import WARM_BATCHES, CorrectionSpec, Split, parse_spec
+from influence_core.workspace import Workspace
+
+RANKING = "ranking.json"  # the ranking that B was chosen from, as it was then
+STRATEGIES = {
+    "proponents": "top proponents, relabelled to the desired label",
+    "opponents": "top opponents, as labelled",
+    "random": "random rows labelled as the prediction, relabelled to the desired label (control)",
+    "permuted": "top proponents of another misprediction, relabelled to the desired label (control)",
+}
+STATES = {
+    "checkpoint": "the checkpoint's own state",
+    "warm": f"a state warmed over {WARM_BATCHES} batches at learning rate 0",
+    "zeros": "a state of zeros",
+}
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What a correction left, and the workspace that it was made in."""
+
+    workspace: Workspace
+    manifest: dict[str, Any]
+    outcome: dict[str, Any]  # the run's result; empty where it ended before its comparison
+    ranking: Ranking | None  # that B was chosen from; None for random rows, and for runs that did not record it
+
+    @cached_property
+    def spec(self) -> CorrectionSpec:
+        """The spec as the run had it."""
+        spec = parse_spec(self.manifest["spec"])
+        assert isinstance(spec, CorrectionSpec)
+        return spec
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The labels of B's rows at the run's cursor, [k]: the data's own, or those that annotators gave."""
+        ids: Sequence[str] = self.manifest["rows"]
+        current = LabelStore().current(self.manifest["data"], self.manifest["cursor"])
+        return [current.get(row) or self._own[row] for row in ids]
+
+    @cached_property
+    def _own(self) -> dict[str, str]:
+        return self.workspace.original_labels(self.manifest["rows"])
+
+    @cached_property
+    def label_events(self) -> list[LabelEvent]:
+        """The label events that touch rows of B up to the run's cursor, oldest first."""
+        rows = set(self.manifest["rows"])
+        events = LabelStore().history(self.manifest["data"])
+        return [event for event in events if event.example in rows and (event.seq or 0) <= self.manifest["cursor"]]
+
+    @property
+    def whose(self) -> str:
+        """Say where the labels that B was trained with come from."""
+        count = len(self.manifest["rows"])
+        if self.spec.strategy == "opponents":
+            said = f"The {count} rows of B were trained with the labels that they had."
+        else:
+            said = (
+                f"The {count} rows of B were set to the desired label as an experiment; no annotation was written "
+                "by it."
+            )
+        if not self.label_events:
+            return f"{said} No annotator had decided on any of them."
+        people = ", ".join(sorted({event.annotator for event in self.label_events}))
+        touched = len({event.example for event in self.label_events})
+        return f"{said} Annotators had decided on {touched} of them before: {people}."
+
+    @property
+    def truth(self) -> str:
+        """The true label of the corrected row."""
+        return self.workspace.label_names[self.workspace.truth(self.spec.example)]
+
+    @property
+    def split(self) -> Split:
+        """The split of the corrected row."""
+        return self.workspace.locate(self.spec.example)[0]
+
+    @property
+    def ending(self) -> str:
+        """Say how it ended: flipped where, or not, and what happens without it."""
+        desired, steps = self.manifest["desired"], self.manifest["steps"]
+        if not self.outcome:
+            return f"Ended at step {steps} of at most {self.spec.steps}, without a comparison."
+        flip, own = self.outcome["flip_step"], self.outcome["base_flip_step"]
+        said = (
+            f"Flipped to {desired} at step {flip}."
+            if flip is not None
+            else f"Not flipped to {desired} in {steps} steps."
+        )
+        alone = f"flips by itself at step {own}" if own is not None else f"does not flip by itself in {steps} steps"
+        return f"{said} Without correction the row {alone}."
+
+    @property
+    def settings(self) -> Iterator[tuple[str, str]]:
+        """Yield what was done, as (name, value)."""
+        spec, about = self.spec, self.manifest
+        share = about["epsilon"] / (1 + about["epsilon"])
+        yield "rows of B", f"{len(about['rows'])} {STRATEGIES.get(spec.strategy, spec.strategy)}"
+        if (method := self.method) is not None:
+            named = ", ".join(f"{name} {value}" for name, value in spec.settings.items())
+            yield "ranked by", f"{METHOD_NAMES[method]}{f' ({named})' if named else ''}, order {spec.by}"
+            yield "ranked for", f"the {spec.target} label" if spec.target in ("predicted", "gold") else spec.target
+        yield "weight of B", f"{percent(share)} of the batch's weight (ε = {number(about['epsilon'])})"
+        yield "batch", f"{spec.batch_size} rows with their original labels"
+        yield "optimizer", f"{about['optimizer']['kind']}, from {STATES[about['optimizer_state']]}"
+        yield "learning rate", number(about["optimizer"]["learning_rate"])
+        yield "trained", f"scope {about['scope']}"
+        yield "steps", f"{about['steps']} of at most {spec.steps}; to stop {spec.after_flip} after the flip"
+        yield "seed", str(spec.seed)
+
+    @property
+    def method(self) -> str | None:
+        """The method that ranked; None where none did or the run did not record it."""
+        return self.ranking.method if self.ranking is not None else self.spec.method
+
+    @property
+    def provenance(self) -> Iterator[tuple[str, str]]:
+        """Yield what it was made of and with, as (name, value)."""
+        about, spec = self.manifest, self.spec
+        yield "workspace", spec.workspace
+        yield "parent checkpoint", about["checkpoint"]
+        yield "its fingerprint", about["checkpoint_fingerprint"]
+        yield "data fingerprint", about["data"]
+        yield "labels", self.cursor
+        if about["stale"]:
+            yield "scored by older labels", f"{about['stale']} training rows"
+        yield "frozen part", "its kept outputs" if about["prefix"] == "kept" else f"computed: {about['prefix']}"
+        yield "machine", f"{about['device']}, threads: {about['threads']}, {about['dtype']}"
+        yield (
+            "versions",
+            ", ".join(f"{name} {of}" for name, of in about.get("versions", {"torch": about["torch"]}).items()),
+        )
+        yield "made", about["made"]
+
+    @property
+    def cursor(self) -> str:
+        """Say which labels it saw."""
+        at = self.manifest["cursor"]
+        return f"as they stood at label event {at}" if at else "the data's own, before any label event"
+
+    def command(self, keep: str | None = None) -> str:
+        """Return the command that repeats it."""
+        return correct_command(self.manifest, self.outcome, self.method, keep)
+
+
+def read(workspace: Workspace, result: Path) -> Correction:
+    """Read a correction's result folder; raises `UserError` where it left nothing (it ended before its first step)."""
+    if not (result / "manifest.json").exists():
+        raise UserError("this correction has left no parameters (it ended before its first step): run it again")
+    outcome = read_json(result / "result.json") if (result / "result.json").exists() else {}
+    ranking = Ranking(**read_json(result / RANKING)) if (result / RANKING).exists() else None
+    return Correction(workspace, read_json(result / "manifest.json"), outcome, ranking)

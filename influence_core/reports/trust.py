@@ -1,0 +1,51 @@
+"""How far the ranking of a correction could be trusted, where that was measured."""
+
+from collections.abc import Iterator
+
+from influence_core.charts import number
+from influence_core.errors import UserError
+from influence_core.horizons import Horizon
+from influence_core.reports.facts import Correction
+from influence_core.runs import registry
+from influence_core.runs.directory import RunDirectory
+from influence_core.specs import HorizonSpec
+
+REPEATS = 20  # as many as are looked for among those that are kept
+RANKED = ("workspace", "checkpoint", "scope", "example", "method", "settings", "target", "by")
+TRAINED = ("optimizer", "optimizer_state", "learning_rate", "batch_size")
+
+
+def trust_words(correction: Correction) -> str:
+    """Say for how many steps the ranking was found to hold, and with which training; or that nobody measured it."""
+    for spec in _asked(correction):
+        try:
+            found = registry.horizon_ready(correction.workspace, spec)
+        except UserError:  # the ranking is not there any more, say
+            continue
+        if found is not None:
+            return _words(found)
+    return "not measured."
+
+
+def _asked(correction: Correction) -> Iterator[HorizonSpec]:
+    """Yield the measurements to look for: with the correction's own training, the usual one, those that runs made."""
+    spec = correction.spec
+    ranked = {name: getattr(spec, name) for name in RANKED}
+    yield HorizonSpec(**ranked, **{name: getattr(spec, name) for name in TRAINED}, repeats=REPEATS)
+    yield HorizonSpec(**ranked, repeats=REPEATS)
+    for run in RunDirectory.all():
+        made = run.spec() if run.record().kind == "horizon" else None
+        if isinstance(made, HorizonSpec) and all(getattr(made, name) == value for name, value in ranked.items()):
+            yield made
+
+
+def _words(found: Horizon) -> str:
+    how = (
+        f"measured on {found.whole.rows} rows, {found.repeats} {'repeat' if found.repeats == 1 else 'repeats'} "
+        f"({found.optimizer}, {found.state}, learning rate {number(found.learning_rate)}, batches of "
+        f"{found.batch_size}); the band's lower end has to reach {number(found.trust)}."
+    )
+    at = found.whole.horizon
+    if at is None:
+        return f"not to be trusted for one step, {how}"
+    return f"about {at} {'step' if at == 1 else 'steps'} (Σ η = {number(found.integrated_lr or 0.0)}), {how}"
