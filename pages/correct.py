@@ -5,7 +5,8 @@ import streamlit as st
 from influence_core.estimates import estimate
 from influence_core.specs import CorrectionSpec, PredictSpec
 from pages.components import contents, data, pictures, running, state
-from pages.components.correction_checks import check, other_rows
+from pages.components.correction_checks import check, noted, other_rows
+from pages.components.correction_chosen import show_chosen
 from pages.components.correction_form import adopt, form
 from pages.components.correction_run import correction_run
 from pages.components.correction_words import settings_words
@@ -54,6 +55,7 @@ def new_correction(context: Context, example: str) -> None:
 
 def _start(context: Context, spec: CorrectionSpec) -> None:
     st.text(settings_words(spec, context.checkpoint))
+    show_chosen(noted(context.workspace, spec))
     if other_rows(context.workspace, spec, state.handed_over(spec.example)):
         st.caption("These are other rows than those handed over from Influence: their ranking has other settings.")
     if spec.strategy == "opponents":

@@ -9,6 +9,7 @@ import streamlit as st
 from safetensors.numpy import save_file
 from workspaces import HOSTILE, catch_runs, open_app, tiny_workspace, use_home
 
+from influence_core import checks
 from influence_core.errors import UserError
 from influence_core.events import Progress, Result, Step
 from influence_core.home import write_json
@@ -48,6 +49,10 @@ def has(app, key):
     return any(element.key == key for element in app.button)
 
 
+def captions(app):
+    return " | ".join(element.value for element in app.caption).replace("\\", "")
+
+
 def start(app):
     app.button(key="correct_start").click().run()
     assert not app.exception
@@ -81,9 +86,9 @@ def running(workspace, example=EXAMPLE, **options):
     return run
 
 
-def finished(workspace, flip=2, **outcome):
+def finished(workspace, flip=2, min_retention=None, example=EXAMPLE, **outcome):
     """A run that flipped at step 2, fixed test-3 and broke test-1, with everything it leaves behind."""
-    run = running(workspace)
+    run = running(workspace, example, min_retention=min_retention)
     for n in range(flip + 1):
         changed = ["test-1"] if n == flip else []
         prediction = "positive" if n == flip else "negative"
@@ -121,6 +126,21 @@ def leave_parameters(workspace, run, steps):
         "checkpoint_fingerprint": workspace.checkpoint("first").fingerprint,
         "data": workspace.data_fingerprint,
         "optimizer": {"kind": "adam", "learning_rate": 1e-5},
+        "optimizer_state": "warm",
+        "cursor": 0,
+        "stale": 0,
+        "scope": "head",
+        "prefix": "kept",
+        "predicted": "negative",
+        "desired": "positive",
+        "epsilon": 0.375,
+        "rows": ["train-0", "train-3"],
+        "row_labels": ["positive", "positive"],
+        "retention_rows": ["test-1", "test-2"],
+        "threads": 1,
+        "device": "cpu",
+        "dtype": "torch.float32",
+        "torch": "2.14.1",
         "spec": run.spec().model_dump(),
         "steps": steps,
         "made": run.id,
@@ -153,7 +173,7 @@ def test_start_submits_the_defaults_of_the_command_line_and_opens_the_run(worksp
     (run_id,) = submitted
     spec = spec_of(run_id)
     default = CorrectionSpec(workspace=workspace.name, checkpoint="first", example=EXAMPLE)
-    assert spec == default.model_copy(update={"desired": "positive", "learning_rate": 1e-5})
+    assert spec == default.model_copy(update={"desired": "positive", "learning_rate": 1e-5, "predict": True})
     assert spec.weight == pytest.approx(12 / 32)
     assert app.query_params["run"] == run_id
     assert not has(app, "correct_start")
@@ -173,7 +193,8 @@ def test_every_setting_reaches_the_spec(workspace, submitted):
     app.number_input(key=form.STEPS).set_value(20)
     app.selectbox(key=form.METHOD).set_value("tracin")
     app.selectbox(key=form.ORDER).set_value("score")
-    app.number_input(key=form.SEED).set_value(7).run()
+    app.number_input(key=form.SEED).set_value(7)
+    app.toggle(key=form.CURVES + "part").set_value(False).run()
     start(app)
     assert spec_of(submitted[0]) == CorrectionSpec(
         workspace=workspace.name,
@@ -216,6 +237,22 @@ def test_other_rows_than_those_handed_over_are_said(workspace):
     assert any("other rows" in element.value for element in app.caption)
 
 
+def test_predicted_curves_have_their_cost_in_words_and_wait_to_be_asked_for_where_everything_is_trained(
+    workspace, submitted
+):
+    app = opened(example=EXAMPLE)
+    assert app.toggle(key=form.CURVES + "part").value
+    assert any("about 2.5 times as long, and 8 more copies" in element.value for element in app.caption)
+    assert "Beside the run, what influence predicts" in texts(app)
+    app.toggle(key=form.CURVES + "part").set_value(False).run()
+    assert "what influence predicts" not in texts(app)
+    workspace.set_scope("all")
+    app = opened(example=EXAMPLE)
+    assert not app.toggle(key=form.CURVES + "all").value
+    start(app)
+    assert not spec_of(submitted[0]).predict
+
+
 def test_the_settings_are_said_in_words_with_epsilon(workspace):
     app = opened(example=EXAMPLE)
     said = texts(app)
@@ -250,6 +287,67 @@ def test_random_rows_must_exist_with_the_predicted_label(workspace, submitted):
     app.number_input(key=form.K).set_value(21).run()
     negative = int((workspace.labels().values == 0).sum())
     assert f"only {negative} training rows are labelled negative" in app.error[0].value
+
+
+def test_another_mispredictions_proponents_are_a_strategy(workspace, submitted):
+    app = opened(example=EXAMPLE)
+    app.radio(key=form.STRATEGY).set_value("permuted").run()
+    assert not app.exception
+    other = checks.ranked_example(
+        workspace, CorrectionSpec(workspace=workspace.name, example=EXAMPLE, strategy="permuted")
+    )
+    assert other != EXAMPLE
+    assert f"The rows are the proponents of {other}, a misprediction with the same" in captions(app)
+    assert "Another misprediction's proponents (control): 12 rows, seed 0, ranked" in texts(app)
+    start(app)
+    assert spec_of(submitted[0]).strategy == "permuted"
+
+
+def test_a_misprediction_alone_of_its_kind_has_no_others_proponents(workspace, monkeypatch):
+    table = workspace.predictions("test")
+    kept = table["prediction"].where(table["id"] == EXAMPLE, workspace.dataset.splits["test"]["label"])
+    alone = table.assign(prediction=kept)
+    folder = workspace.artefacts.path("predictions", workspace.prediction_key("test"))
+    alone.to_parquet(folder / "predictions.parquet", index=False)
+    app = opened(example=EXAMPLE)
+    app.radio(key=form.STRATEGY).set_value("permuted").run()
+    assert "is the only test row that is predicted negative and should be positive" in app.error[0].value
+    assert not has(app, "correct_start")
+
+
+def test_a_stop_rule_on_retention_is_submitted_and_filled_back(workspace, submitted):
+    app = opened(example=EXAMPLE)
+    assert app.number_input(key=form.RETENTION).value is None
+    app.number_input(key=form.RETENTION).set_value(92).run()
+    assert "stops at the flip, or when retention is below 92 %, at most 50 steps" in texts(app)
+    start(app)
+    assert spec_of(submitted[0]).min_retention == 0.92
+    over = opened(run=running(workspace, min_retention=0.9).id)
+    assert "or when retention is below 90 %" in texts(over)
+    run = finished(workspace)
+    app = opened(run=run.id)
+    app.button(key=f"change_{run.id}").click().run()
+    assert app.number_input(key=form.RETENTION).value is None
+    start(app)
+    assert spec_of(submitted[-1]).min_retention is None
+
+
+def test_a_run_that_retention_ended_says_so(workspace):
+    run = finished(workspace, flipped=False, flip_step=None, retention_at_stop=0.88, min_retention=0.9)
+    said = opened(run=run.id).warning[0].value.replace("\\", "")
+    assert "It stopped at step 2: retention was 88 %, below 90 %." in said
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.25, True), (0.75, False)])
+def test_opponents_without_the_desired_label_are_warned_of(workspace, share, warned):
+    run = finished(workspace, near_retention=0.96, far_retention=1.0)
+    manifest = json.loads((run.result / "manifest.json").read_text())
+    write_json(run.result / "manifest.json", {**manifest, "desired_share": share})
+    app = opened(run=run.id)
+    said = f"{100 * share:g} % of the chosen opponents carry the desired label"
+    assert any(said in element.value for element in app.warning) is warned
+    assert (said in captions(app)) is not warned
+    assert "96 %; of the others: 100 %" in captions(app)
 
 
 def test_the_predicted_label_cannot_be_desired(workspace):
@@ -335,6 +433,33 @@ def test_charts_grow_with_the_steps_and_reading_goes_on(workspace):
 
 def titles(app):
     return [json.loads(chart.proto.spec)["layout"]["meta"]["title"] for chart in app.get("plotly_chart")]
+
+
+def test_predictions_are_drawn_under_the_live_curves_and_said(workspace):
+    run = running(workspace, predict=True)
+    for n in range(3):
+        said = {"predicted_probability": 0.3 + 0.1 * n, "additive_probability": 0.3 + 0.2 * n}
+        run.append(step(n, predicted_loss=1.0 - 0.1 * n, additive_loss=1.0 - 0.2 * n, **said))
+    app = opened(run=run.id)
+    for chart, drawn in zip(app.get("plotly_chart"), (True, True, False, False), strict=True):
+        names = [each["name"] for each in json.loads(chart.proto.spec)["data"]]
+        assert ("predicted by the exact Jacobian (Eq. 6)" in names) is drawn
+        assert ("predicted by TracIn's sum (Eq. 2)" in names) is drawn
+    captions = " ".join(element.value for element in app.caption)
+    assert "Eq. 6) predicts stays within 0.1 of the probability up to step 2." in captions
+    assert "Eq. 2) predicts is off by more than 0.1 in probability from step 2 on." in captions
+    app.run()  # read on
+
+
+def test_a_run_from_before_there_were_predictions_opens_without_them(workspace):
+    run = finished(workspace)
+    assert "predict" not in json.loads((run.path / "spec.json").read_text())
+    assert "predicted_loss" not in (run.path / "events.jsonl").read_text()
+    app = opened(run=run.id)
+    assert len(titles(app)) == 4
+    assert not any("predict" in element.value and "Eq." in element.value for element in app.caption)
+    app.button(key=f"change_{run.id}").click().run()
+    assert not app.toggle(key=form.CURVES + "part").value
 
 
 def test_every_chart_has_words_for_who_does_not_see_it(workspace):
@@ -449,10 +574,41 @@ def test_discard_hides_and_can_be_taken_back(workspace):
     assert has(app, f"keep_{run.id}")
 
 
+def test_the_price_is_said_before_the_button_and_not_once_it_is_kept(workspace):
+    run = finished(workspace, after=14 / 24)
+    app = opened(run=run.id)
+    said = app.warning[0].value.replace("\\", "")
+    assert "accuracy on test fell by 8.33 points (66.7 % → 58.3 %; more than 0.5)" in said
+    app.button(key=f"keep_{run.id}").click().run()
+    assert not app.exception
+    assert not app.warning
+    fine = opened(run=finished(workspace).id)
+    assert not fine.warning
+    assert any("no validation rows" in caption.value for caption in fine.caption)
+
+
+def test_validation_is_shown_where_it_was_compared(workspace):
+    worse = {"split": "validation", "before": 0.8, "after": 0.7, "fixed": [], "broken": []}
+    app = opened(run=finished(workspace, validation=worse).id)
+    shown = {metric.label: metric.value for metric in app.metric}
+    assert shown["Accuracy on the whole validation set"] == "80 % → 70 %"
+    assert "accuracy on validation fell by 10 points" in app.warning[0].value.replace("\\", "")
+
+
+def test_the_report_is_offered_and_not_built_by_the_page(workspace, monkeypatch):
+    def asked(run_id):
+        raise AssertionError("built without being asked for")
+
+    monkeypatch.setattr("pages.components.correction_report.report", asked)
+    run = finished(workspace)
+    app = opened(run=run.id)
+    assert next(element.key for element in app.get("download_button")) == f"report_{run.id}"
+
+
 def test_the_manifest_can_be_downloaded(workspace):
     run = finished(workspace)
     app = opened(run=run.id)
-    assert [element.key for element in app.get("download_button")] == [f"manifest_{run.id}"]
+    assert f"manifest_{run.id}" in [element.key for element in app.get("download_button")]
 
 
 @pytest.mark.parametrize("end", ["failed", "killed", "crashed"])
@@ -509,6 +665,44 @@ def test_a_run_of_another_example_shows_its_own(workspace):
     assert not app.exception
     assert "true negative · predicted positive" in texts(app)  # the form, for test-6
     assert has(app, "correct_start")
+
+
+def test_the_random_control_is_one_click_with_the_same_settings(workspace, submitted):
+    run = finished(workspace, min_retention=0.9)
+    app = opened(run=run.id)
+    app.button(key=f"control_{run.id}").click().run()
+    assert not app.exception
+    assert spec_of(submitted[0]) == run.spec().model_copy(update={"strategy": "random"})
+    assert app.query_params["run"] == submitted[0]
+    assert not has(app, f"control_{submitted[0]}")  # it is the control
+
+
+def test_two_runs_of_an_example_are_compared_on_the_same_charts(workspace):
+    other, run = finished(workspace, flip=3), finished(workspace)
+    finished(workspace, example="test-6")  # of another example
+    app = opened(run=run.id)
+    assert len(titles(app)) == 4
+    app.toggle(key=f"compare_{run.id}").set_value(True).run()
+    assert not app.exception
+    box = app.multiselect(key=f"compared_{run.id}")
+    assert [option[-8:] for option in box.options] == [other.id[:8]]
+    probability, distance, retained = titles(app)[4:]
+    said = "0.5 at the flip, step 2 in this run; 0.6 at the flip, step 3 in run"
+    assert probability == f"Probability of “positive”: {said} {other.id[:8]}"
+    assert distance.startswith("Distance from the uncorrected run: 0.002 at the flip")
+    assert retained.startswith("Retention: 98 % at the flip, step 2")
+    table = next(each.value for each in app.dataframe if "flip" in each.value)
+    assert table["flip"].tolist() == ["step 2", "step 3"]
+    box.set_value([]).run()
+    assert len(titles(app)) == 4
+    assert "Choose a run to see it beside this one." in captions(app)
+
+
+def test_a_run_alone_has_nothing_to_compare_with(workspace):
+    run = finished(workspace)
+    app = opened(run=run.id)
+    app.toggle(key=f"compare_{run.id}").set_value(True).run()
+    assert "No other finished run corrects this example to this label yet" in captions(app)
 
 
 def test_an_unknown_run_is_said_and_dropped(workspace):

@@ -21,6 +21,7 @@ from influence_core.charts import (
     inert,
     loss,
     number,
+    parting,
     percent,
     probability,
     residual_history,
@@ -121,6 +122,24 @@ def test_retention_drop_is_the_title():
     deep = retention(make([0.1, 0.2], retained=[1, 0.5], changed=[[], ["r1"]]), "pos", None)
     assert title(deep) == "Retention fell to 50 % after 1 step, 1 row changed"
     assert deep.layout.yaxis.range[0] < 50
+
+
+def test_retention_near_and_far_are_quieter_lines_with_words():
+    halves = zip(FLIP, (1.0, 1.0, 0.88), (1.0, 1.0, 1.0), strict=True)
+    steps = [step.model_copy(update={"near_retention": near, "far_retention": far}) for step, near, far in halves]
+    figure = retention(steps, "pos", 2)
+    assert title(figure) == (
+        "Retention fell to 94 % at the flip, 3 rows changed: 88 % of the similar half, 100 % of the others"
+    )
+    near, far = trace(figure, "the similar half"), trace(figure, "the others")
+    assert (near.y, far.y) == ((100, 100, 88), (100, 100, 100))
+    whole = trace(figure, "retention")
+    assert near.line.width < whole.line.width
+    assert near.line.color != whole.line.color
+    assert near.line.dash != far.line.dash
+    assert figure.layout.yaxis.range[0] < 88
+    assert {each.name for each in retention(FLIP, "pos", 2).data} == {"retention", "flip at step 2"}  # older runs
+    assert "half" not in title(retention(steps, "pos", 1))  # nothing changed by then
 
 
 def test_retention_is_told_at_the_flip_even_if_it_falls_later():
@@ -538,3 +557,85 @@ def test_these_charts_have_axes_an_alt_text_and_survive_json(figure):
     assert figure.layout.yaxis.title.text
     assert alt_text(figure).endswith(".")
     json.loads(figure.to_json())
+
+
+def with_predictions(steps, exact, additive):
+    """Steps with the probabilities that were predicted."""
+    return [
+        step.model_copy(
+            update={
+                "predicted_probability": one,
+                "predicted_loss": None if one is None else -math.log(max(one, 1e-9)),
+                "additive_probability": other,
+                "additive_loss": None if other is None else -math.log(max(other, 1e-9)),
+            }
+        )
+        for step, one, other in zip(steps, exact, additive, strict=True)
+    ]
+
+
+EXACT, SUM = "predicted by the exact Jacobian (Eq. 6)", "predicted by TracIn's sum (Eq. 2)"
+
+
+def test_predictions_are_drawn_dashed_and_dotted_in_a_quieter_colour_under_the_live_curve():
+    figure = probability(with_predictions(FLIP, [0.1, 0.3, 0.55], [0.1, 0.35, None]), "pos", 2)
+    exact, additive = trace(figure, EXACT), trace(figure, SUM)
+    assert (exact.y, additive.y) == ((0.1, 0.3, 0.55), (0.1, 0.35, None))
+    assert (exact.line.dash, additive.line.dash) == ("dash", "dot")
+    assert exact.line.color == additive.line.color not in (PROPONENT, OPPONENT, theme.NEUTRAL)
+    assert exact.hovertext[1] == "step 1, predicted by the exact Jacobian (Eq. 6): 0.3"
+    names = [each.name for each in figure.data]
+    assert names.index(EXACT) < names.index("with correction")  # drawn over them
+    assert "is off by more than" not in alt_text(figure)
+    assert "stays within 0.1 of the probability up to step 2" in alt_text(figure)
+    assert [each.name for each in probability(FLIP, "pos", 2).data] == [
+        "with correction",
+        "without correction",
+        "flip at step 2",
+    ]
+
+
+def test_predicted_losses_far_off_do_not_press_the_live_curve_flat():
+    far = with_predictions(FLIP, [0.1, 0.3, 0.6], [0.1, 1e-9, 1.0])
+    figure = loss(far, "pos", 2)
+    live = [value for name in ("with correction", "without correction") for value in trace(figure, name).y]
+    drawn = trace(figure, SUM)
+    room = 0.25 * (max(live) - min(live))
+    assert drawn.y[1] == pytest.approx(max(live) + room)
+    assert drawn.y[2] == pytest.approx(min(live) - room)
+    assert drawn.hovertext[1].endswith(": 20.7, beyond the chart")
+    assert trace(figure, EXACT).y == pytest.approx([step.loss for step in FLIP])
+
+
+@pytest.mark.parametrize(
+    ("exact", "additive", "said"),
+    [
+        (
+            [0.1, 0.3, 0.6],
+            [0.1, 0.5, 0.9],
+            "What the exact Jacobian (Eq. 6) predicts stays within 0.1 of the probability up to step 2. "
+            "What TracIn's sum (Eq. 2) predicts is off by more than 0.1 in probability from step 1 on.",
+        ),
+        (
+            [0.1, 0.5, 0.6],
+            [0.1, 0.5, 0.6],
+            "What the exact Jacobian (Eq. 6) and TracIn's sum (Eq. 2) predict is off by more than 0.1 in probability "
+            "at step 1 for the first time.",
+        ),
+        ([None] * 3, [None] * 3, ""),
+    ],
+)
+def test_when_predictions_part_from_what_happens_is_said(exact, additive, said):
+    assert parting(with_predictions(FLIP, exact, additive)) == said
+    assert parting(FLIP) == ""
+    assert parting([]) == ""
+
+
+def test_where_there_is_no_probability_the_loss_says_it():
+    steps = [
+        step.model_copy(update={"predicted_loss": step.loss + 0.2 * step.step, "additive_loss": step.loss})
+        for step in FLIP
+    ]
+    assert "(Eq. 6) predicts is off by more than 0.1 in loss from step 1 on" in parting(steps)
+    assert not [each for each in probability(steps, "pos", 2).data if each.name == EXACT]
+    assert trace(loss(steps, "pos", 2), EXACT).y[0] == FLIP[0].loss

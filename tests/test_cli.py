@@ -152,6 +152,36 @@ def test_correct_prints_a_line_a_step_and_keeps(opened, run):
     assert "already has a checkpoint 'better'" in message
 
 
+def test_correct_by_anothers_proponents_and_by_opponents_says_what_it_notes(opened, run):
+    example = opened.mispredictions()["id"].iloc[0]
+    options = ["--method", "tracin", "--optimizer", "sgd", "--learning-rate", "0.1", "--k", "6", "--batch-size", "16"]
+    asked = ["correct", opened.name, "--example", example, *options, "--steps", "1"]
+    code, out, err = run(*asked, "--strategy", "permuted", "--min-retention", "0.5")
+    assert code == 0, err
+    assert "The rows are the proponents of " in out
+    assert "% of the half most similar to the example" in out
+    code, out, err = run(*asked, "--strategy", "opponents")
+    assert code == 0, err
+    assert "of the chosen opponents carry the desired label" in out + err
+    assert refused(run, *asked, "--min-retention", "0") == "error: min_retention = 0.0: give more than 0"
+
+
+def test_correct_says_what_influence_predicts_only_when_asked(opened, run):
+    example = opened.mispredictions()["id"].iloc[0]
+    options = ["--method", "tracin", "--optimizer", "sgd", "--learning-rate", "0.1", "--k", "6", "--batch-size", "16"]
+    code, out, err = run("correct", opened.name, "--example", example, *options, "--steps", "2", "--predict", "--json")
+    assert code == 0, err
+    *lines, _ = (json.loads(line) for line in out.splitlines())
+    fields = ["predicted_loss", "predicted_probability", "additive_loss", "additive_probability"]
+    assert all(list(line)[-5:] == ["changed", *fields] for line in lines)
+    assert lines[1]["predicted_loss"] != lines[1]["additive_loss"] or lines[1]["predicted_loss"] != lines[0]["loss"]
+    code, out, err = run("correct", opened.name, "--example", example, *options, "--steps", "1", "--predict")
+    assert code == 0, err
+    head, first = out.splitlines()[:2]
+    assert head.split()[-4:] == fields
+    assert len(first.split()) == len(head.split())
+
+
 def test_runs(home, run):
     mine = RunDirectory.create(PredictSpec(workspace="w"), what="predict w")
     listed = good(run, "runs")

@@ -8,13 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from influence_core.correction.run import RETENTION_ROWS, retention_rows
+from influence_core.correction.setting import RETENTION_ROWS, nearest_half, retention_rows
 from influence_core.correction.strategies import STRATEGIES, Request
 from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Progress, Result, Step
 from influence_core.home import read_json
 from influence_core.models.loading import load, rows_of
 from influence_core.runs.stopping import request_stop
+from influence_core.similar import features
+from influence_core.sizes import scope_size
 from influence_core.specs import CorrectionSpec
 from influence_core.trajectory.start import optimizer_of
 
@@ -200,6 +202,92 @@ def test_the_base_loss_keeps_the_original_labels_and_b_alone_is_relabelled(opene
     assert manifest["rows"] == opened.train["id"].iloc[rows.numbers].tolist()
 
 
+def test_permuted_takes_the_proponents_of_another_like_it(opened, wrong, tmp_path):
+    _, outcome, _ = split_events(
+        opened.correct(wrong["id"], tmp_path / "run", **{**FAST, "strategy": "permuted", "steps": 1})
+    )
+    manifest = read_json(tmp_path / "run" / "manifest.json")
+    other = manifest["proponents_of"]
+    frame = opened.mispredictions().set_index("id")
+    assert other != wrong["id"]
+    assert (frame.loc[other, "prediction"], frame.loc[other, "label"]) == (wrong["prediction"], wrong["label"])
+    theirs = opened.rank(other, method="tracin", top=6)
+    assert manifest["rows"] == [row.id for row in theirs.proponents]
+    assert set(manifest["row_labels"]) == {opened.label_names[wrong["label"]]}
+    assert outcome["proponents_of"] == other
+    assert read_json(tmp_path / "run" / "ranking.json")["example"] == other
+
+
+def test_the_share_of_opponents_with_the_desired_label_is_noted(opened, wrong, tmp_path):
+    options = {**FAST, "k": 8, "strategy": "opponents", "steps": 1}
+    _, outcome, _ = split_events(opened.correct(wrong["id"], tmp_path / "run", **options))
+    manifest = read_json(tmp_path / "run" / "manifest.json")
+    labels = [row.label for row in opened.rank(wrong["id"], method="tracin", top=8).opponents]
+    assert manifest["desired_share"] == labels.count(manifest["desired"]) / 8 == outcome["desired_share"]
+    spec = CorrectionSpec(workspace=opened.name, example=wrong["id"], k=4)
+    ranking = opened.rank(wrong["id"], method="tracin", top=4)
+    numbers = [opened.locate(row.id)[1] for row in ranking.opponents]
+    labels = np.zeros(120, dtype=np.int64)
+    labels[numbers] = [2, 1, 2, 2]  # as among three classes
+    assert STRATEGIES["opponents"].choose(Request(opened, spec, 0, 1, labels, ranking)).desired_share == 0.25
+
+
+def test_retention_near_and_far_add_up_to_retention(opened, wrong, tmp_path):
+    steps, outcome, _ = split_events(opened.correct(wrong["id"], tmp_path / "run", **{**FAST, "after_flip": 8}))
+    manifest = read_json(tmp_path / "run" / "manifest.json")
+    near, every = manifest["near_rows"], manifest["retention_rows"]
+    values = features(opened, "test").astype(np.float64)
+    unit = values / np.linalg.norm(values, axis=1, keepdims=True)
+    cosines = {each: unit[opened.locate(each)[1]] @ unit[opened.locate(wrong["id"])[1]] for each in every}
+    far = [each for each in every if each not in near]
+    assert (len(near), len(far)) == (20, 19)
+    assert min(cosines[each] for each in near) >= max(cosines[each] for each in far)
+    assert steps[-1].changed  # something to count
+    for step in steps:
+        assert step.near_retention == pytest.approx(1 - len(set(step.changed) & set(near)) / 20)
+        assert step.far_retention == pytest.approx(1 - len(set(step.changed) & set(far)) / 19)
+        assert 20 * step.near_retention + 19 * step.far_retention == pytest.approx(39 * step.retention)
+    at = steps[outcome["flip_step"]]
+    assert (outcome["near_retention"], outcome["far_retention"]) == (at.near_retention, at.far_retention)
+
+
+def test_without_features_retention_is_not_split(opened, wrong, tmp_path):
+    opened.predict("test")
+    next(opened.path.rglob("features.npy")).unlink()
+    assert nearest_half(opened, None, wrong["id"], retention_rows(opened, [wrong["id"]])) is None
+    options = {**FAST, "strategy": "random", "steps": 1}
+    steps, outcome, _ = split_events(opened.correct(wrong["id"], tmp_path / "run", **options))
+    assert "near_retention" not in steps[-1].model_dump(mode="json")
+    assert "near_retention" not in outcome
+    assert "near_rows" not in read_json(tmp_path / "run" / "manifest.json")
+
+
+def test_a_run_ends_where_retention_is_too_low(opened, wrong, tmp_path):
+    options = {**FAST, "learning_rate": 0.3, "after_flip": 40}
+    steps, _, _ = split_events(opened.correct(wrong["id"], **{**options, "steps": 20}))
+    least = min(step.retention for step in steps)
+    asked = (1 + least) / 2
+    first = next(step.step for step in steps if step.retention < asked)
+    assert 0 < first < len(steps) - 1
+    short, outcome, _ = split_events(
+        opened.correct(wrong["id"], tmp_path / "run", **{**options, "steps": 20, "min_retention": asked})
+    )
+    assert [step.step for step in short] == list(range(first + 1))
+    assert outcome["retention_at_stop"] == short[-1].retention < asked
+    assert read_json(tmp_path / "run" / "manifest.json")["spec"]["min_retention"] == asked
+
+
+def test_a_spec_of_before_reads_and_is_written_as_before():
+    old = {"kind": "correct", "workspace": "w", "example": "1", "strategy": "random", "steps": 7}
+    spec = CorrectionSpec(**old)
+    assert spec.min_retention is None
+    assert not {"min_retention", "predict"} & set(spec.model_dump())
+    assert CorrectionSpec(**spec.model_dump()) == spec
+    for bad in (0.0, 1.5):
+        with pytest.raises(ValueError, match="min_retention"):
+            CorrectionSpec(**old, min_retention=bad)
+
+
 def test_warm_state_is_the_default_for_adam_and_is_kept(opened, wrong, monkeypatch, tmp_path):
     monkeypatch.setattr("influence_core.trajectory.start.WARM_BATCHES", 5)
     options = {**FAST, "optimizer": "checkpoint", "learning_rate": 1e-3, "steps": 2}
@@ -247,6 +335,8 @@ def test_optimizer_of_a_checkpoint(opened):
         ({"optimizer_state": "checkpoint", "optimizer": "adam"}, "carries no adam state"),
         ({"k": 119}, r"k = 119 but only \d+ training rows are proponents: lower k"),
         ({"k": 119, "strategy": "random"}, r"k = 119 but only \d+ training rows are labelled"),
+        ({"k": 119, "strategy": "permuted"}, r"k = 119 but only \d+ training rows are proponents: lower k"),
+        ({"min_retention": 2.0}, "min_retention = 2.0: give at most 1"),
     ],
 )
 def test_bad_requests_say_what_to_do(opened, wrong, options, message):
@@ -324,3 +414,61 @@ def test_a_correction_that_diverges_fails_and_leaves_nothing_to_keep(opened, wro
         list(opened.correct(wrong["id"], tmp_path / "run", **options))
     with pytest.raises(UserError, match="left no parameters"):
         opened.keep(tmp_path / "run", "nan")
+
+
+SMALL = {**FAST, "learning_rate": 0.05, "steps": 4, "after_flip": 10, "predict": True}
+
+
+def test_without_predictions_nothing_of_them_is_said(opened, wrong, tmp_path):
+    steps, _, _ = split_events(opened.correct(wrong["id"], tmp_path / "run", **{**FAST, "steps": 1}))
+    assert not {name for name in steps[-1].model_dump(mode="json") if name.startswith(("predicted", "additive"))}
+    assert "predict" not in read_json(tmp_path / "run" / "manifest.json")["spec"]  # as before there were any
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizer": "adam", "learning_rate": 1e-3, "optimizer_state": "zeros"}])
+def test_predictions_change_nothing_else_and_are_kept_in_the_manifest(opened, wrong, tmp_path, options):
+    asked = {**SMALL, "strategy": "random", **options}
+    plain, _, _ = split_events(opened.correct(wrong["id"], **{**asked, "predict": False}))
+    steps, _, _ = split_events(opened.correct(wrong["id"], tmp_path / "run", **asked))
+    nothing = dict.fromkeys(["predicted_loss", "predicted_probability", "additive_loss", "additive_probability"])
+    assert [step.model_copy(update=nothing) for step in steps] == plain
+    assert read_json(tmp_path / "run" / "manifest.json")["spec"]["predict"] is True
+    numbers = sum(value.numel() for value in load_file(tmp_path / "run" / "parameters.safetensors").values())
+    assert scope_size(opened, None, None) == numbers  # the next estimate knows what tangents take
+    first = steps[0]
+    assert first.predicted_loss == first.additive_loss == first.base_loss
+    for step in steps:
+        assert step.predicted_probability == pytest.approx(np.exp(-max(step.predicted_loss, 0)))
+        assert step.additive_probability == pytest.approx(np.exp(-max(step.additive_loss, 0)))
+    assert steps[-1].predicted_loss != pytest.approx(steps[-1].additive_loss, rel=1e-6)
+
+
+def test_the_control_is_predicted_to_be_itself(opened, wrong):
+    steps, _, _ = split_events(opened.correct(wrong["id"], **{**SMALL, "epsilon": 0.0, "steps": 2}))
+    assert [(step.divergence, step.predicted_loss) for step in steps] == [(0.0, step.base_loss) for step in steps]
+
+
+def test_what_influence_predicts_is_the_shift_of_actual_corrections_to_first_order(opened, wrong):
+    def shift(epsilon, **given):
+        (*_, last), _, _ = split_events(opened.correct(wrong["id"], **{**SMALL, **given, "epsilon": epsilon}))
+        return last.loss - last.base_loss, last.predicted_loss - last.base_loss, last.additive_loss - last.base_loss
+
+    errors = {}
+    for epsilon in (0.4, 0.1):
+        true, exact, additive = shift(epsilon)
+        errors[epsilon] = abs(exact - true), abs(additive - true)
+    assert errors[0.4][0] / errors[0.1][0] == pytest.approx(16, rel=0.4)  # O(ε²)
+    assert errors[0.4][1] / errors[0.1][1] < 8  # O(ε) remains
+    true, exact, additive = shift(0.1)
+    assert abs(exact - true) < 0.1 * abs(true)
+
+
+def test_a_step_without_a_forward_derivative_is_said_in_a_line(opened, wrong, monkeypatch, tmp_path):
+    def tangent(*given, **options):
+        yield from ()
+        raise NotImplementedError("Trying to use forward AD with _sdpa that does not support it. More words")
+
+    monkeypatch.setattr("influence_core.correction.predicting.tangent", tangent)
+    with pytest.raises(RunFailedError, match=r"does not support it.*correct without predictions") as caught:
+        list(opened.correct(wrong["id"], tmp_path / "run", **SMALL))
+    assert "\n" not in str(caught.value)

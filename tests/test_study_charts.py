@@ -161,3 +161,12 @@ def test_a_bound_that_explodes_does_not_flatten_the_chart():
     why = phases([bounded(bound=None, bound_tight=None, bounds_unavailable="Theorem 3 is proved for SGD")])
     assert "no bound: Theorem 3 is proved for SGD" in why.layout.meta["title"]
     assert len(why.data) == 2
+
+
+def test_a_figure_of_its_own_has_its_title_in_long_lines_on_white():
+    figure = fading([curve(name, [1.0, 0.5, 0.0], faded_at=3) for name in ("tracin", "abif", "hif-cr")])
+    narrow = figure.layout.title.text
+    wide = theme.standalone(figure).layout
+    assert wide.paper_bgcolor == "white"
+    assert wide.title.text.replace("<br>", " ") == narrow.replace("<br>", " ")
+    assert wide.title.text.count("<br>") < narrow.count("<br>")

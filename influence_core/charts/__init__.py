@@ -11,7 +11,7 @@ from influence_core.charts.precision import precision
 from influence_core.charts.predicted import parting
 from influence_core.charts.solver import Solve, curvatures, residual_history
 from influence_core.charts.spectrum import spectrum
-from influence_core.charts.theme import OPPONENT, PROPONENT, alt_text, inert, number, percent
+from influence_core.charts.theme import OPPONENT, PROPONENT, alt_text, inert, number, percent, standalone
 from influence_core.charts.trust import trust
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "retention",
     "rows_so_far",
     "spectrum",
+    "standalone",
     "tracin_error",
     "trust",
 ]

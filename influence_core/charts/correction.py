@@ -15,7 +15,7 @@ from influence_core.charts.predicted import add_curves, parting, span, with_room
 from influence_core.events import Step
 
 NEAR_AND_FAR: tuple[tuple[str, Callable[[Step], float | None], str], ...] = (
-    ("the half most similar to the corrected row", lambda step: step.near_retention, "dash"),
+    ("the similar half", lambda step: step.near_retention, "dash"),
     ("the others", lambda step: step.far_retention, "dot"),
 )
 _NO_STEPS = "No steps yet: the chart fills in as the run goes on"

@@ -4,6 +4,7 @@ import html
 import math
 import textwrap
 from collections.abc import Collection
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -22,7 +23,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
 COUNTS = ((0.0, "#EEF1F3"), (1.0, "#46545F"))
 
 MAX_POINTS = 2_000  # points drawn in one trace
-_TITLE_WIDTH = 52  # characters a line; plotly does not wrap titles
+_TITLE_WIDTH, _WIDE_TITLE = 52, 120  # characters a line on a page and in a file; plotly does not wrap titles
 
 
 def inert(text: str) -> str:
@@ -68,13 +69,11 @@ def styled(figure: go.Figure, title: str, alt: str, *, x: str, y: str, revision:
     text, kept in ``layout.meta``; the title is drawn escaped and wrapped. ``revision`` (a run's id,
     say) keeps zoom and legend choices while a live chart is redrawn.
     """
-    lines = [inert(line) for line in textwrap.wrap(title, _TITLE_WIDTH)] or [""]
     figure.update_layout(
-        title={"text": "<br>".join(lines), "x": 0, "xanchor": "left", "font": {"size": 15}},
+        **_titled(title, _TITLE_WIDTH),
         meta={"title": title, "alt": alt},
         paper_bgcolor=TRANSPARENT,
         plot_bgcolor=TRANSPARENT,
-        margin={"l": 8, "r": 8, "t": 28 + 20 * len(lines), "b": 8},
         legend={"orientation": "h", "yanchor": "top", "y": -0.25, "x": 0},
         hovermode="closest",
         uirevision=revision or None,
@@ -82,6 +81,20 @@ def styled(figure: go.Figure, title: str, alt: str, *, x: str, y: str, revision:
     )
     figure.update_xaxes(title_text=x, automargin=True, gridcolor=GRID, zeroline=False)
     figure.update_yaxes(title_text=y, automargin=True, gridcolor=GRID, zeroline=False)
+    return figure
+
+
+def _titled(title: str, width: int) -> dict[str, Any]:
+    lines = [inert(line) for line in textwrap.wrap(title, width)] or [""]
+    return {
+        "title": {"text": "<br>".join(lines), "x": 0, "xanchor": "left", "font": {"size": 15}},
+        "margin": {"l": 8, "r": 8, "t": 28 + 20 * len(lines), "b": 8},
+    }
+
+
+def standalone(figure: go.Figure) -> go.Figure:
+    """Lay a figure out for a file of its own: wide, on white, its title in long lines; returns it."""
+    figure.update_layout(**_titled(figure.layout.meta["title"], _WIDE_TITLE), paper_bgcolor="white", width=1000)
     return figure
 
 

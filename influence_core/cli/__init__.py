@@ -5,7 +5,18 @@ import sys
 import typer
 from typer.main import get_command
 
-from influence_core.cli import analysis, data, labels, ranking, running, studies, train
+from influence_core.cli import (
+    analysis,
+    correction_studies,
+    data,
+    labels,
+    ranking,
+    records,
+    running,
+    studies,
+    train,
+    trust,
+)
 from influence_core.errors import RunFailedError, UserError
 
 # typer brings its own copy of click and exports this one class of its errors; the base is the class of all
@@ -17,14 +28,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Debug a classifier through its training data: influence, relabelling, live correction.",
 )
-for room in (data, train, ranking, analysis, studies, labels, running):
+for room in (data, train, ranking, analysis, records, trust, studies, correction_studies, labels, running):
     room.register(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; exit 0, 2 with a one-line message for bad input, 1 for a failed run."""
     try:
-        code = get_command(app).main(args=arguments, standalone_mode=False)
+        typed = sys.argv[1:] if arguments is None else arguments
+        code = get_command(app).main(args=typed, standalone_mode=False, obj=list(typed))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2

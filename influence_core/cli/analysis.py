@@ -1,6 +1,7 @@
 """Commands that compute: index, correct."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,8 @@ from influence_core.cli.settings import Method, SetOptions, settings_of
 from influence_core.errors import UserError
 from influence_core.events import Result, Step
 from influence_core.home import read_json
+from influence_core.reports.cautions import caution, compared
+from influence_core.reports.chosen import chosen_words, few_desired
 from influence_core.runs import registry
 from influence_core.specs import WARM_BATCHES, CorrectionSpec, IndexSpec
 from influence_core.workspace import Workspace
@@ -27,6 +30,7 @@ STEP_COLUMNS = (
     "retention",
     "changed",
 )
+PREDICTED = ("predicted_loss", "predicted_probability", "additive_loss", "additive_probability")
 
 STATES = {
     "checkpoint": "state from the checkpoint",
@@ -61,7 +65,9 @@ def index(
 def correct(
     workspace: Name,
     example: Annotated[list[str], typer.Option(help="id of a mispredicted validation or test row")],
-    strategy: Annotated[str | None, typer.Option(help="proponents (default), opponents or random")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="proponents (default), opponents, random, or permuted: another misprediction's")
+    ] = None,
     method: Method = None,
     settings: SetOptions = None,
     by: str | None = None,
@@ -79,6 +85,10 @@ def correct(
     optimizer_state: Annotated[str | None, typer.Option(help="checkpoint, warm or zeros")] = None,
     seed: int | None = None,
     after_flip: Annotated[int | None, typer.Option(help="go on so many steps after the flip (default 0)")] = None,
+    min_retention: Annotated[float | None, typer.Option(help="stop when retention is below (default: never)")] = None,
+    predict: Annotated[
+        bool, typer.Option("--predict", help="also what influence predicts of each step (Eq. 6, and TracIn's Eq. 2)")
+    ] = False,
     keep: Annotated[str | None, typer.Option(help="keep the result as a checkpoint of this name")] = None,
     json: Json = False,
 ) -> None:
@@ -106,6 +116,8 @@ def correct(
         optimizer_state=optimizer_state,
         seed=seed,
         after_flip=after_flip,
+        min_retention=min_retention,
+        predict=predict,
     )
     spec = found.spec(CorrectionSpec, options)
     if keep is not None:
@@ -113,23 +125,27 @@ def correct(
     with tempfile.TemporaryDirectory() as temporary:
         result = Path(temporary)
         outcome: dict[str, Any] = {}
+        shown = [*STEP_COLUMNS[:-1], *(PREDICTED if predict else ())]
         header = False
         for event in follow(registry.start(spec, result)):
             if isinstance(event, Result):
                 outcome = event.value
             if not isinstance(event, Step):
                 continue
-            line = {name: getattr(event, name) for name in STEP_COLUMNS}
             if json:
-                emit(line)
+                emit({name: getattr(event, name) for name in (*STEP_COLUMNS, *(PREDICTED if predict else ()))})
             else:
                 if not header:
-                    print("  ".join(name.rjust(10) for name in STEP_COLUMNS[:-1]))
+                    print("  ".join(name.rjust(10) for name in shown))
                     header = True
-                _print_step(event)
+                _print_step(event, shown)
         about = read_json(result / "manifest.json")
+        if few_desired(about):
+            typer.echo(f"note: {chosen_words(about)}", err=True)
         if keep is not None:
             outcome["checkpoint"] = found.keep(result, keep).name
+            if (said := caution(outcome)) is not None:
+                typer.echo(f"note: {said}", err=True)
     if json:
         emit({name: outcome[name] for name in ("flipped", "flip_step", "base_flip_step", "retention", "checkpoint")})
         return
@@ -140,15 +156,28 @@ def correct(
     print(f"{about['checkpoint']}: {used['kind']}, η {used['learning_rate']:g}, {STATES[about['optimizer_state']]}")
     if outcome["stale"]:
         print(f"{outcome['stale']} training rows were scored by labels they no longer have: build the index to refresh")
-    print(f"retention {number(100 * outcome['retention'])} %")
-    print(f"whole {outcome['split']} set: {100 * outcome['before']:.2f} → {100 * outcome['after']:.2f} %", end="")
-    print(f", fixed {len(outcome['fixed'])}, broken {len(outcome['broken'])}")
+    if (said := chosen_words(about)) is not None and not few_desired(about):
+        print(said)
+    print(f"retention {number(100 * outcome['retention'])} %{_halves(outcome)}")
+    if "retention_at_stop" in outcome:
+        print(f"stopped at step {outcome['steps']}: retention was {number(100 * outcome['retention_at_stop'])} %")
+    for split, own_split in reversed(compared(outcome).items()):
+        print(f"whole {split} set: {100 * own_split['before']:.2f} → {100 * own_split['after']:.2f} %", end="")
+        print(f", fixed {len(own_split['fixed'])}, broken {len(own_split['broken'])}")
     if outcome["checkpoint"]:
         print(f"kept as {outcome['checkpoint']}")
 
 
-def _print_step(event: Step) -> None:
-    print("  ".join(number(getattr(event, name)).rjust(10) for name in STEP_COLUMNS[:-1]), flush=True)
+def _halves(outcome: dict[str, Any]) -> str:
+    if "near_retention" not in outcome:
+        return ""
+    near, far = (number(100 * outcome[f"{half}_retention"]) for half in ("near", "far"))
+    return f" ({near} % of the half most similar to the example, {far} % of the others)"
+
+
+def _print_step(event: Step, columns: Sequence[str]) -> None:
+    cells = [number("–" if (value := getattr(event, name)) is None else value) for name in columns]
+    print("  ".join(cell.rjust(max(10, len(name))) for cell, name in zip(cells, columns, strict=True)), flush=True)
 
 
 def register(app: typer.Typer) -> None:

@@ -54,7 +54,7 @@ def drawn(shared: TrajectoryOptions, figure: "Callable[[ModuleType], go.Figure]"
     if shared.figure is not None:
         from influence_core import charts
 
-        save_figure(figure(charts), shared.figure)
+        save_figure(charts.standalone(figure(charts)), shared.figure)
 
 
 @study(app, "stability", StudyOptions)

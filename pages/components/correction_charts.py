@@ -13,6 +13,7 @@ from influence_core.workspace import Workspace
 from pages.components.contents import cell
 
 MOST_ROWS, FEW_ROWS = 500, 6  # listed in one table; shown without scrolling
+PREDICTED = ("probability", "loss")  # what influence may predict
 CHARTS = {
     "probability": charts.probability,
     "loss": charts.loss,
@@ -22,9 +23,12 @@ CHARTS = {
 
 
 def draw(run: RunDirectory, steps: Sequence[Step], desired: str) -> None:
-    """Draw the four charts; the same keys and revision each time, so that a redraw keeps zoom and legend."""
+    """Draw the four charts, always with the same keys, so that a redraw keeps zoom and legend.
+
+    Under the first two a caption says until when what influence predicted held, where it did.
+    """
     flip = charts.find_flip(steps, desired)
-    for pair in (("probability", "loss"), ("divergence", "retention")):
+    for pair in (PREDICTED, ("divergence", "retention")):
         for column, name in zip(st.columns(2, gap="medium"), pair, strict=True):
             figure = CHARTS[name](steps, desired, flip, revision=run.id)
             with column.container(border=True):
@@ -34,6 +38,8 @@ def draw(run: RunDirectory, steps: Sequence[Step], desired: str) -> None:
                     config={"displayModeBar": False},
                     alt=charts.alt_text(figure),
                 )
+        if pair == PREDICTED and (said := charts.parting(steps)):
+            st.caption(said)
 
 
 def changed_rows(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, ids: Sequence[str]) -> pd.DataFrame:

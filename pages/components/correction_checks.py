@@ -1,6 +1,7 @@
 """What can be known of a correction on the page, before it runs: its rows and its faults."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from influence_core import checks
 from influence_core.errors import UserError
@@ -17,7 +18,17 @@ def desired_label(workspace: Workspace, spec: CorrectionSpec) -> str:
 
 def ranking_of(workspace: Workspace, spec: CorrectionSpec) -> Ranking | None:
     """Return the ranking that the correction picks its rows from, if it is at hand."""
-    return workspace.ready(checks.ranking_spec(spec))
+    return workspace.ready(checks.ranking_spec(workspace, spec))
+
+
+def noted(workspace: Workspace, spec: CorrectionSpec) -> dict[str, Any]:
+    """Return what the strategy will note of its rows, as a manifest does, as far as it is known before the run."""
+    if spec.strategy == "permuted":
+        return {"proponents_of": checks.ranked_example(workspace, spec)}
+    if spec.strategy != "opponents" or (ranking := ranking_of(workspace, spec)) is None:
+        return {}
+    desired, rows = desired_label(workspace, spec), ranking.opponents[: spec.k]
+    return {"desired": desired, "desired_share": sum(row.label == desired for row in rows) / len(rows)} if rows else {}
 
 
 def other_rows(workspace: Workspace, spec: CorrectionSpec, handed: Sequence[str]) -> bool:
@@ -36,5 +47,6 @@ def check(workspace: Workspace, spec: CorrectionSpec, predicted: str) -> None:
         raise UserError(why)
     ranking = None if spec.strategy == "random" else ranking_of(workspace, spec)
     if ranking is not None:  # otherwise the run ranks first
-        rows = ranking.proponents if spec.strategy == "proponents" else ranking.opponents
-        checks.check_count(spec, len(rows), spec.strategy)
+        opposing = spec.strategy == "opponents"
+        rows = ranking.opponents if opposing else ranking.proponents
+        checks.check_count(spec, len(rows), "opponents" if opposing else "proponents")

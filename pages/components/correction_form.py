@@ -8,7 +8,15 @@ from influence_core.settings import METHOD_WORDS
 from influence_core.specs import DEFAULT_RATE, CorrectionSpec
 from influence_core.workspace import Checkpoint, Workspace
 from pages.components import ranking_choice, settings_form, state
-from pages.components.correction_words import METHODS, ORDERS, STRATEGIES, STRATEGY_CAPTIONS, carries_state, share_of
+from pages.components.correction_words import (
+    METHODS,
+    ORDERS,
+    STRATEGIES,
+    STRATEGY_CAPTIONS,
+    carries_state,
+    predicting_cost_words,
+    share_of,
+)
 from pages.components.text import plain
 
 # names of the widgets' values in the session, kept from page to page
@@ -23,11 +31,13 @@ RATE = "correct_rate_"  # followed by the optimizer's kind
 STOP = "correct_stop"
 AFTER = "correct_after"
 STEPS = "correct_steps"
+RETENTION = "correct_retention"  # in %; None: no such rule
 DESIRED = "correct_desired"
 METHOD = "correct_method"
 TARGET = "correct_target"
 ORDER = "correct_order"
 SEED = "correct_seed"
+CURVES = "correct_curves_"  # followed by "all" or "part": what a scope that is not all is called here
 _ADOPTED = "correct_adopted"  # the hand-over from Influence whose ranking the widgets show
 
 DEFAULTS: dict[str, Any] = {
@@ -43,10 +53,13 @@ DEFAULTS: dict[str, Any] = {
     STOP: "flip",
     AFTER: 5,
     STEPS: 50,
+    RETENTION: None,
     METHOD: "",
     TARGET: "predicted",
     ORDER: "cosine",
     SEED: 0,
+    CURVES + "part": True,
+    CURVES + "all": False,  # tangents of everything cost much memory
 }
 STATES = {
     "default": "the checkpoint's own, else warmed",
@@ -80,6 +93,7 @@ def form(workspace: Workspace, checkpoint: Checkpoint, predicted: str, true: str
         _stop()
     with right:
         kind = _optimizer(checkpoint)
+    curves = _curves(workspace.scope, kind)
     with st.expander("Which ranking, and the seed"):
         _ranking(workspace)
     return {
@@ -93,11 +107,13 @@ def form(workspace: Workspace, checkpoint: Checkpoint, predicted: str, true: str
         "learning_rate": st.session_state[RATE + kind],
         "steps": st.session_state[STEPS],
         "after_flip": st.session_state[AFTER] if st.session_state[STOP] == "after" else 0,
+        "min_retention": None if st.session_state[RETENTION] is None else st.session_state[RETENTION] / 100,
         "method": st.session_state[METHOD] or None,
         "settings": settings_form.chosen(st.session_state[METHOD]) if st.session_state[METHOD] else {},
         "target": st.session_state[TARGET],
         "by": st.session_state[ORDER],
         "seed": st.session_state[SEED],
+        "predict": curves,
     }
 
 
@@ -131,10 +147,13 @@ def fill(spec: CorrectionSpec, desired: str, kind: str) -> None:
             STOP: "after" if spec.after_flip else "flip",
             AFTER: spec.after_flip or DEFAULTS[AFTER],
             STEPS: spec.steps,
+            RETENTION: None if spec.min_retention is None else round(100 * spec.min_retention),
             METHOD: spec.method or "",
             TARGET: spec.target,
             ORDER: spec.by,
             SEED: spec.seed,
+            CURVES + "part": spec.predict,
+            CURVES + "all": spec.predict,
         }
     )
 
@@ -208,12 +227,38 @@ def _optimizer(checkpoint: Checkpoint) -> str:
     return kind
 
 
+def _curves(scope: str, kind: str) -> bool:
+    key = CURVES + ("all" if scope == "all" else "part")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.toggle(
+            "Draw what influence predicts (Eq. 6 and TracIn)",
+            key=key,
+            persist_state="session",
+            help="at each step, the loss that the exact Jacobian of training (Eq. 6) and TracIn's sum (Eq. 2) predict "
+            "for this example, from the uncorrected run alone: where the curves part from the live one, influence no "
+            "longer tells what happens",
+        )
+        st.caption(predicting_cost_words(kind))
+    return bool(st.session_state[key])
+
+
 def _stop() -> None:
     rule, most = st.columns(2)
     rule.selectbox("Stop", list(STOPS), format_func=STOPS.__getitem__, key=STOP, persist_state="session")
     most.number_input("At most (steps)", min_value=1, max_value=1000, step=1, key=STEPS, persist_state="session")
     if st.session_state[STOP] == "after":
         st.number_input("Steps after the flip", min_value=1, step=1, key=AFTER, persist_state="session")
+    st.number_input(
+        "Or when retention is below (%)",
+        value=None,
+        min_value=1,
+        max_value=100,
+        step=1,
+        key=RETENTION,
+        placeholder="does not matter",
+        persist_state="session",
+        help="ends the run as soon as fewer than so many of the 50 retention rows are predicted as before it",
+    )
 
 
 def _ranking(workspace: Workspace) -> None:
@@ -240,7 +285,7 @@ def _ranking(workspace: Workspace) -> None:
             step=1,
             key=SEED,
             persist_state="session",
-            help="of the batches and the random rows; the same seed gives the same run",
+            help="of the batches, the random rows and whose proponents are taken; the same seed gives the same run",
         )
     if free:
         st.caption("Random rows need no ranking.")

@@ -10,9 +10,11 @@ from influence_core.workspace import Workspace
 from pages.components import contents, data, pictures, state
 from pages.components.correction_charts import draw, show_changed
 from pages.components.correction_checks import desired_label
+from pages.components.correction_chosen import show_chosen
+from pages.components.correction_comparison import comparison, control_button
 from pages.components.correction_form import fill
 from pages.components.correction_outcome import keep_or_discard, manifest_of, show_ending, show_outcome
-from pages.components.correction_words import optimizer_kind, settings_words
+from pages.components.correction_words import halves_words, optimizer_kind, settings_words
 from pages.components.errors import show_error, shown_errors
 from pages.components.guard import Context
 from pages.components.live_correction import live_correction, reading_of
@@ -52,10 +54,14 @@ def correction_run(context: Context, run: RunDirectory) -> None:
     if manifest is not None:
         if found.state != "finished":
             st.caption(f"What it reached at step {int(manifest['steps'])} is there and can still be kept.")
+        show_chosen(manifest)
         keep_or_discard(workspace, spec, run, manifest)
     if reading.steps:
         draw(run, reading.steps, desired)
+        if reading.result and (said := halves_words(reading.result)):
+            st.caption(said)
         show_changed(workspace, spec, run, reading.steps[-1])
+        comparison(workspace, run, spec, desired)
     _next(run, spec, desired, optimizer_kind(spec, checkpoint))
 
 
@@ -98,6 +104,7 @@ def _next(run: RunDirectory, spec: CorrectionSpec, desired: str, kind: str) -> N
             on_click=_change,
             args=(spec, desired, kind),
         )
+        control_button(run, spec)
 
 
 def _change(spec: CorrectionSpec, desired: str, kind: str) -> None:

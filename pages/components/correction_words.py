@@ -3,8 +3,9 @@
 from typing import Any
 
 from influence_core.charts import number, percent
+from influence_core.estimates import TANGENT, TANGENT_COPIES
 from influence_core.settings import METHOD_NAMES
-from influence_core.specs import DEFAULT_RATE, WARM_BATCHES, CorrectionSpec
+from influence_core.specs import DEFAULT_RATE, WARM_BATCHES, CorrectionSpec, TrajectorySpec
 from influence_core.workspace import Checkpoint
 from pages.components import ranking_words
 
@@ -12,11 +13,13 @@ STRATEGIES = {
     "proponents": "Relabel top proponents",
     "opponents": "Tune on top opponents",
     "random": "Random rows (control)",
+    "permuted": "Another misprediction's proponents (control)",
 }
 STRATEGY_CAPTIONS = {
     "proponents": "the rows that support the wrong prediction most, set to the desired label",
     "opponents": "the rows that speak against the prediction most, with the labels they have",
     "random": "rows labelled as the prediction, drawn by seed, set to the desired label",
+    "permuted": "those of another row with the same prediction and true label, by seed, set to the desired label",
 }
 METHODS = {"": "the index if there is one, else TracIn", **METHOD_NAMES}
 ORDERS = {"cosine": "by cosine (large gradients do not lead)", "score": "by score"}
@@ -52,10 +55,11 @@ def share_words(spec: CorrectionSpec) -> str:
 def stop_words(spec: CorrectionSpec) -> str:
     """Say when the run ends."""
     when = "at the flip" if spec.after_flip == 0 else f"{steps(spec.after_flip)} after the flip"
-    return f"stops {when}, at most {steps(spec.steps)}"
+    low = "" if spec.min_retention is None else f", or when retention is below {percent(spec.min_retention)}"
+    return f"stops {when}{low}, at most {steps(spec.steps)}"
 
 
-def optimizer_kind(spec: CorrectionSpec, checkpoint: Checkpoint) -> str:
+def optimizer_kind(spec: CorrectionSpec | TrajectorySpec, checkpoint: Checkpoint) -> str:
     """Return which optimizer the run uses: adam or sgd."""
     if spec.optimizer != "checkpoint":
         return spec.optimizer
@@ -68,7 +72,7 @@ def carries_state(checkpoint: Checkpoint, kind: str) -> bool:
     return recorded.get("kind") == kind and "state" in recorded
 
 
-def state_source(spec: CorrectionSpec, checkpoint: Checkpoint) -> str:
+def state_source(spec: CorrectionSpec | TrajectorySpec, checkpoint: Checkpoint) -> str:
     """Return where the optimizer's state comes from: checkpoint, warm, zeros, or none (plain SGD keeps none)."""
     kind = optimizer_kind(spec, checkpoint)
     recorded = checkpoint.optimizer or {}
@@ -77,7 +81,7 @@ def state_source(spec: CorrectionSpec, checkpoint: Checkpoint) -> str:
     return spec.optimizer_state or ("checkpoint" if carries_state(checkpoint, kind) else "warm")
 
 
-def optimizer_words(spec: CorrectionSpec, checkpoint: Checkpoint) -> str:
+def optimizer_words(spec: CorrectionSpec | TrajectorySpec, checkpoint: Checkpoint) -> str:
     """Say which optimizer runs, from which state, at which learning rate."""
     kind = optimizer_kind(spec, checkpoint)
     name = {"adam": "Adam", "sgd": "SGD"}[kind]
@@ -97,17 +101,42 @@ def rows_words(spec: CorrectionSpec) -> str:
         return f"{said}, seed {spec.seed}"
     loss = f"{spec.target} label" if spec.target in ("predicted", "gold") else f"label “{spec.target}”"
     method = ranking_words.settings_words(spec.method, spec.settings) if spec.method else METHODS[""]
-    return f"{said}, ranked for the {loss} with {method}, {ORDERS[spec.by]}"
+    seed = f", seed {spec.seed}" if spec.strategy == "permuted" else ""
+    return f"{said}{seed}, ranked for the {loss} with {method}, {ORDERS[spec.by]}"
 
 
 def outcome_words(outcome: dict[str, Any], spec: CorrectionSpec, desired: str) -> str:
     """Say how a correction ended, from its result: flipped where, or not."""
     last = int(outcome.get("steps", spec.steps))
     if outcome["flipped"]:
-        return f"Flipped to “{desired}” at step {outcome['flip_step']} of at most {spec.steps:,}."
+        return (
+            f"Flipped to “{desired}” at step {outcome['flip_step']} of at most {spec.steps:,}.{_below(outcome, spec)}"
+        )
+    if _below(outcome, spec):
+        return f"Not flipped to “{desired}”.{_below(outcome, spec)}"
     if last < spec.steps:
         return f"Stopped at step {last}, before a flip to “{desired}”."
     return f"Not flipped to “{desired}” within {steps(spec.steps)}."
+
+
+def _below(outcome: dict[str, Any], spec: CorrectionSpec) -> str:
+    """Say that retention ended the run, where it did."""
+    found = outcome.get("retention_at_stop")
+    if found is None or spec.min_retention is None:
+        return ""
+    asked = percent(spec.min_retention)
+    return f" It stopped at step {outcome['steps']}: retention was {percent(found)}, below {asked}."
+
+
+def halves_words(outcome: dict[str, Any]) -> str | None:
+    """Say how much of the retention rows near to and far from the corrected one was kept; None where not read."""
+    near, far = outcome.get("near_retention"), outcome.get("far_retention")
+    if near is None or far is None:
+        return None
+    return (
+        f"Retention of the half of these rows most similar to the corrected one, by the model's features: "
+        f"{percent(near)}; of the others: {percent(far)}."
+    )
 
 
 def base_words(outcome: dict[str, Any], spec: CorrectionSpec) -> str:
@@ -118,7 +147,17 @@ def base_words(outcome: dict[str, Any], spec: CorrectionSpec) -> str:
     return f"Without correction it flips by itself at step {flip}."
 
 
+def predicting_cost_words(kind: str) -> str:
+    """Say what the predicted curves cost under an optimizer (adam, sgd)."""
+    times, copies = (2 + TANGENT) / 2, TANGENT_COPIES[kind]
+    return (
+        f"A step then takes about {number(times)} times as long, and {copies} more copies of what is trained in memory."
+    )
+
+
 def settings_words(spec: CorrectionSpec, checkpoint: Checkpoint) -> str:
-    """Say all settings, a line each: rows, weight, optimizer and stop rule."""
-    last = f"{optimizer_words(spec, checkpoint)}; {stop_words(spec)}."
-    return "\n".join([f"{rows_words(spec)}.", share_words(spec), last])
+    """Say all settings, a line each: rows, weight, optimizer and stop rule, and the predicted curves if drawn."""
+    said = [f"{rows_words(spec)}.", share_words(spec), f"{optimizer_words(spec, checkpoint)}; {stop_words(spec)}."]
+    if spec.predict:
+        said.append("Beside the run, what influence predicts of it: by the exact Jacobian (Eq. 6) and by TracIn's sum.")
+    return "\n".join(said)

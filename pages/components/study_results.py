@@ -13,11 +13,13 @@ from pages.components import running, state
 from pages.components.run_words import kind_word
 from pages.components.text import plain
 
-STUDIES = ("divergence", "tracin-error", "stability")
+STUDIES = ("divergence", "tracin-error", "stability", "correction", "mislabelled")
 TITLES = {
     "divergence": "How far training on a perturbed loss leads away",
     "tracin-error": "How much more TracIn's Jacobian (Eq. 2) errs than the exact one (Eq. 6)",
     "stability": "How much ABIF's rankings depend on the rows of the Hessian",
+    "correction": "How often corrections succeed, by strategy and share of the batch",
+    "mislabelled": "Which order finds truly mislabelled training rows",
 }
 
 
@@ -40,6 +42,10 @@ def _show(kind: str, value: dict[str, Any]) -> None:
         _figure(charts.phases(value["series"]))
     elif kind == "tracin-error":
         _figure(charts.tracin_error(value["series"]))
+    elif kind == "correction":
+        _figure(charts.correction_success(value["cells"]))
+    elif kind == "mislabelled":
+        _figure(charts.precision(value["precision"]))
     rows = ROWS[kind](value)
     if rows:
         st.dataframe(pd.DataFrame(rows), hide_index=True, key="study_table", alt=TITLES[kind])
@@ -89,7 +95,41 @@ def _stability(value: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-ROWS = {"divergence": _divergence, "tracin-error": _tracin_error, "stability": _stability}
+def _correction(value: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "strategy": row["strategy"],
+            "method": row["method"] or "–",
+            "order": row["by"] or "–",
+            "share of the batch": row["share"],
+            "mispredictions": row["mispredictions"],
+            "corrected": row["success"]["value"],
+            "at least": row["success"]["low"],
+            "at most": row["success"]["high"],
+            "retention": row["retention"]["value"],
+            "mean steps": row["steps"]["value"],
+            "flipped by themselves": row["by_itself"]["value"],
+        }
+        for row in value["cells"]
+        if row["mispredictions"]
+    ]
+
+
+def _mislabelled(value: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"order": " ".join(filter(None, (row["order"], row["method"])))}
+        | {f"share of the first {each['k']}": each["value"] for each in row["precision"]}
+        for row in value["precision"]
+    ]
+
+
+ROWS = {
+    "divergence": _divergence,
+    "tracin-error": _tracin_error,
+    "stability": _stability,
+    "correction": _correction,
+    "mislabelled": _mislabelled,
+}
 
 
 def _close() -> None:

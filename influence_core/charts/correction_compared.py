@@ -1,0 +1,89 @@
+"""Several corrections of one example on the same charts: probability, divergence, retention."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import plotly.graph_objects as go
+
+from influence_core.charts import theme
+from influence_core.charts.correction import find_flip
+from influence_core.charts.correction_study import LINES
+from influence_core.events import Step
+
+What = Literal["probability", "divergence", "retention"]
+SUBJECTS: dict[What, str] = {
+    "probability": "Probability of “{}”",
+    "divergence": "Distance from the uncorrected run",
+    "retention": "Retention",
+}
+
+
+@dataclass(frozen=True)
+class Followed:
+    """One correction's course under a name that tells it from the others."""
+
+    name: str
+    short: str  # in titles
+    strategy: str
+    steps: Sequence[Step]
+
+
+def compared(runs: Sequence[Followed], desired: str, what: What) -> go.Figure:
+    """Draw a value of each run against its steps, a line each, in its strategy's colour, with its flip marked.
+
+    The title says what each run reached at its flip, otherwise at its last step. Of the divergence, on a log axis,
+    only steps with a positive finite distance are drawn. At least one run must have steps.
+    """
+    figure, ends = go.Figure(), []
+    subject = SUBJECTS[what].format(theme.label(desired))
+    for number, run in enumerate(run for run in runs if run.steps):
+        flip = find_flip(run.steps, desired)
+        end = next((step for step in run.steps if step.step == flip), run.steps[-1])
+        when = f"at step {end.step:,}" if flip is None else f"at the flip, step {end.step:,}"
+        ends.append(f"{_said(end, what)} {when} in {run.short}")
+        drawn = [step for step in run.steps if what != "divergence" or 0 < step.divergence < math.inf]
+        points = [drawn[at] for at in theme.thin(len(drawn))]
+        colour = LINES[run.strategy]["color"]
+        figure.add_trace(
+            go.Scatter(
+                x=[step.step for step in points],
+                y=[_value(step, what) for step in points],
+                name=theme.inert(run.name),
+                hovertext=[f"step {step.step}, {theme.inert(run.name)}: {_said(step, what)}" for step in points],
+                hoverinfo="text",
+                mode="lines",
+                line={"color": colour, "width": 2, "dash": theme.DASHES[number % len(theme.DASHES)]},
+            )
+        )
+        if flip is not None and end in points:
+            figure.add_trace(
+                go.Scatter(
+                    x=[end.step],
+                    y=[_value(end, what)],
+                    name=f"flip, {theme.inert(run.name)}",
+                    hovertext=[f"flip at step {end.step}, {theme.inert(run.name)}"],
+                    hoverinfo="text",
+                    mode="markers",
+                    showlegend=False,
+                    marker={"symbol": "star", "size": 14, "color": colour},
+                )
+            )
+    title = f"{subject}: {'; '.join(ends)}"
+    words = {"probability": "probability", "divergence": "distance ‖θ_ε − θ_0‖ (log)", "retention": "retention (%)"}
+    theme.styled(figure, title, f"Line chart of {len(ends)} runs over their steps. {title}.", x="step", y=words[what])
+    figure.update_layout(height=380, legend={"y": -0.3})  # each name takes a line of the legend
+    if what == "divergence":
+        figure.update_yaxes(type="log", exponentformat="power")
+    if what == "probability":
+        figure.update_yaxes(range=[-0.02, 1.02])
+    return figure
+
+
+def _value(step: Step, what: What) -> float:
+    return 100 * step.retention if what == "retention" else float(getattr(step, what))
+
+
+def _said(step: Step, what: What) -> str:
+    return theme.percent(step.retention) if what == "retention" else theme.number(getattr(step, what))

@@ -1,0 +1,137 @@
+"""Commands of the studies of corrections: ``study correction W`` and ``study mislabelled W``."""
+
+from typing import Annotated, Any
+
+import typer
+
+from influence_core.cli.output import emit, table
+from influence_core.cli.studies import app, drawn, measured, several, shown
+from influence_core.cli.study_options import OptimizerOptions, study
+from influence_core.errors import UserError
+from influence_core.specs import CorrectionStudySpec, MislabelledSpec
+
+Mispredictions = Annotated[int | None, typer.Option(help="mispredictions corrected (default 30)")]
+CORRECTION_FIGURES = {
+    "success": "correction_success",
+    "retention": "correction_retention",
+    "steps": "correction_steps",
+}
+
+
+def correction(
+    shared: OptimizerOptions,
+    mispredictions: Mispredictions = None,
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="proponents, opponents, random, permuted (default: all four)")
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help="as often as needed (default: abif, else tracin)")] = None,
+    by: Annotated[list[str] | None, typer.Option(help="cosine, score or both (default cosine)")] = None,
+    share: Annotated[
+        list[float] | None, typer.Option(help="of the batch's weight, as often as needed, in place of --points")
+    ] = None,
+    points: Annotated[
+        int | None, typer.Option(help="shares from no up-sampling, k / (k + batch size), to 0.52 (default 5)")
+    ] = None,
+    k: Annotated[int | None, typer.Option("--k", help="rows of B (default 12)")] = None,
+    tune_rate: Annotated[
+        bool, typer.Option("--tune-rate", help="choose the learning rate on other mispredictions than those reported")
+    ] = False,
+    tuning: Annotated[int | None, typer.Option(help="mispredictions tuned on (default 8)")] = None,
+    draw: Annotated[str, typer.Option(help="what --figure shows: success, retention or steps")] = "success",
+) -> None:
+    """Correct many mispredictions by every strategy: success, retention and steps by share (paper, Fig. 3, 11)."""
+    if draw not in CORRECTION_FIGURES:
+        raise UserError(f"draw = {draw!r}: choose one of {', '.join(CORRECTION_FIGURES)}")
+    lists = {"strategies": several(strategy), "methods": several(method), "orders": several(by)}
+    sizes = {"mispredictions": mispredictions, "points": points, "k": k, "tuning": tuning}
+    value = measured(CorrectionStudySpec, shared, **lists, **sizes, shares=several(share), tune=tune_rate or None)
+    drawn(shared, lambda charts: getattr(charts, CORRECTION_FIGURES[draw])(value["cells"]))
+    if shared.json:
+        emit(value["cells"])
+        return
+    if value["tuned"]:
+        tried = ", ".join(f"{each['learning_rate']:.2g}: {each['flipped']}" for each in value["tuned"]["tried"])
+        count = len(value["tuned"]["examples"])
+        print(f"learning rate {value['learning_rate']:.2g}, tuned on {count} other mispredictions ({tried} flipped)")
+    print(f"{value['corrections']} of {value.get('corrections_asked', '–')} corrections")
+    lines = [_cell(row) for row in value["cells"]]
+    compared = ("− random", "− permuted")
+    table(lines, ("strategy", "method", "by", "share", "n", "success", "retention", "steps", "median", "by itself"))
+    table([line for line in lines if any(line[name] for name in compared)], ("strategy", "by", "share", *compared))
+
+
+def _cell(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "strategy": row["strategy"],
+        "method": row["method"] or "–",
+        "by": row["by"] or "–",
+        "share": shown(row["share"]),
+        "n": row["mispredictions"],
+        **{name: ranged(row[name]) for name in ("success", "retention", "steps")},
+        "median": shown(row["median_steps"]),
+        "by itself": shown(row["by_itself"]["value"]),
+        **{f"− {name}": _differences(row["against"].get(name)) for name in ("random", "permuted")},
+    }
+
+
+def _differences(against: dict[str, Any] | None) -> str:
+    return "; ".join(f"{name} {ranged(value)}" for name, value in against.items()) if against else ""
+
+
+def ranged(interval: dict[str, Any]) -> str:
+    """Write a value with its 95 % interval."""
+    if interval["low"] is None:
+        return shown(interval["value"])
+    return f"{shown(interval['value'])} ({shown(interval['low'])} to {shown(interval['high'])})"
+
+
+def mislabelled(
+    shared: OptimizerOptions,
+    mispredictions: Mispredictions = None,
+    method: Annotated[
+        str | None, typer.Option(help="whose proponents are corrected (default: abif, else tracin)")
+    ] = None,
+    judge: Annotated[
+        list[str] | None, typer.Option(help="methods whose self-influence is looked at (default: all that give it)")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="cosine or score (default cosine)")] = None,
+    look: Annotated[int | None, typer.Option(help="top proponents looked at (default 10)")] = None,
+    at: Annotated[list[int] | None, typer.Option(help="k of precision@k (default 10, 20, 50, 100, 200, 400)")] = None,
+    share: Annotated[float | None, typer.Option(help="of the batch's weight that B carries (default 0.5)")] = None,
+) -> None:
+    """Find truly mislabelled training rows, and correct by those among the proponents (paper, App. I)."""
+    sizes = {"mispredictions": mispredictions, "look": look, "at": several(at), "share": share}
+    value = measured(MislabelledSpec, shared, **sizes, method=method, methods=several(judge), by=by)
+    drawn(shared, lambda charts: charts.precision(value["precision"]))
+    if shared.json:
+        emit({name: value[name] for name in ("precision", "corrections", "difference", "pairs")})
+        return
+    print(
+        f"{value['mislabelled']} of {value['training_rows']} training rows are mislabelled; precision among the first k"
+    )
+    rows = [
+        {"order": " ".join(filter(None, (row["order"], row["method"])))}
+        | {f"k = {each['k']}": ranged(each) for each in row["precision"]}
+        for row in value["precision"]
+    ]
+    table(rows, ("order", *[name for name in (rows[0] if rows else {}) if name != "order"]))
+    print(f"corrections by mislabelled rows among the first {value['look']} proponents ({value['method']})")
+    numbers = ("influence", "success", "steps", "retention")
+    lines = [
+        {
+            "proponents": row["proponents"],
+            "n": row["mispredictions"],
+            **{name: ranged(row[name]) for name in numbers},
+            "median": shown(row["median_steps"]),
+            "by itself": shown(row["by_itself"]["value"]),
+        }
+        for row in value["corrections"]
+    ]
+    table(lines, ("proponents", "n", *numbers, "median", "by itself"))
+    print(f"own minus permuted: {_differences(value['difference'])}")
+
+
+def register(_: typer.Typer) -> None:
+    """Add these studies to those of `influence_core.cli.studies`."""
+    study(app, "correction", OptimizerOptions)(correction)
+    study(app, "mislabelled", OptimizerOptions)(mislabelled)

@@ -1,0 +1,97 @@
+"""Charts of the correction study say in words what its table shows."""
+
+import pytest
+
+from influence_core.charts import (
+    OPPONENT,
+    PROPONENT,
+    alt_text,
+    correction_retention,
+    correction_steps,
+    correction_success,
+    theme,
+)
+
+
+def interval(value, half=0.1, n=30):
+    known = value is not None
+    return {"value": value, "low": value - half if known else None, "high": value + half if known else None, "n": n}
+
+
+def cell(strategy, share, success, method="abif", by="cosine", n=30, steps=8.0):
+    if strategy == "random":
+        method = by = None
+    return {
+        "strategy": strategy,
+        "method": method,
+        "by": by,
+        "share": share,
+        "mispredictions": n,
+        "success": interval(success),
+        "retention": interval(None if success is None else 0.95, 0.01),
+        "steps": interval(steps, 2.0),
+        "median_steps": 7.0,
+        "by_itself": interval(0.1),
+    }
+
+
+CELLS = [
+    cell(strategy, share, success + share / 10)
+    for strategy, success in (("proponents", 0.8), ("opponents", 0.7), ("random", 0.5), ("permuted", 0.6))
+    for share in (0.52, 0.27)
+]
+
+
+def named(figure, name):
+    (found,) = [trace for trace in figure.data if trace.name == name]
+    return found
+
+
+def test_each_strategy_is_a_line_with_its_intervals():
+    figure = correction_success(CELLS)
+    line = named(figure, "proponents (+)")
+    assert list(line.y) == pytest.approx([0.827, 0.852])  # by rising share
+    assert list(line.x) == pytest.approx([0.27, 0.52], abs=0.02)
+    assert list(line.error_y.array) == pytest.approx([0.1, 0.1])
+    assert list(line.error_y.arrayminus) == pytest.approx([0.1, 0.1])
+    assert line.line.color == PROPONENT
+    assert named(figure, "opponents (−)").line.color == OPPONENT
+    controls = [named(figure, name) for name in ("random rows (control)", "another's proponents (control)")]
+    assert {trace.line.color for trace in controls} == {theme.NEUTRAL}
+    assert controls[0].line.dash != controls[1].line.dash
+    assert list(named(figure, "by itself, without a correction").y) == [0.1, 0.1]
+    assert "share 52 %: 85.2 % (75.2 % to 95.2 %), 30 mispredictions" in line.hovertext[1]
+
+
+def test_the_title_says_what_was_reached_without_up_sampling():
+    figure = correction_success(CELLS)
+    expected = "Corrected at a share of 27 %: 82.7 % by proponents (+), 72.7 % by opponents (−), "
+    assert figure.layout.meta["title"].startswith(expected)
+    assert "with 95 % intervals" in alt_text(figure)
+
+
+def test_points_of_one_share_do_not_hide_each_other():
+    x = [trace.x[0] for trace in correction_retention(CELLS).data]
+    assert len(set(x)) == 4
+    assert max(x) - min(x) < 0.05
+
+
+def test_methods_and_orders_are_named_where_there_are_several():
+    cells = [cell("proponents", 0.3, 0.8), cell("proponents", 0.3, 0.7, by="score"), cell("random", 0.3, 0.5)]
+    names = [trace.name for trace in correction_retention(cells).data]
+    assert names == ["proponents (+), ABIF by cosine", "proponents (+), ABIF by dot product", "random rows (control)"]
+    assert len({trace.marker.symbol for trace in correction_retention(cells).data}) == 3
+
+
+def test_steps_tell_the_median_and_leave_out_what_never_flipped():
+    cells = [cell("proponents", 0.3, 0.8), cell("random", 0.3, 0.0, steps=None)]
+    figure = correction_steps(cells)
+    assert [trace.name for trace in figure.data] == ["proponents (+)"]
+    assert "8 (6 to 10), median 7, 30 mispredictions" in figure.data[0].hovertext[0]
+
+
+def test_nothing_yet_is_said_in_words():
+    for chart in (correction_success, correction_retention, correction_steps):
+        figure = chart([cell("proponents", 0.3, None, n=0, steps=None)])
+        assert "No correction has been made yet" in figure.layout.meta["title"]
+        assert not figure.data
