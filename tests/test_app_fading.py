@@ -10,7 +10,14 @@ from workspaces import HOSTILE, add_index, catch_runs, open_app, tiny_workspace,
 from influence_core.events import Correlation, Fading, Progress, Result
 from influence_core.runs.directory import RunDirectory
 from influence_core.runs.stopping import request_stop, stop_requested
-from influence_core.specs import DivergenceSpec, FadingSpec, StabilitySpec, TracinErrorSpec
+from influence_core.specs import (
+    CorrectionStudySpec,
+    DivergenceSpec,
+    FadingSpec,
+    MislabelledSpec,
+    StabilitySpec,
+    TracinErrorSpec,
+)
 from pages.components import fading_example
 from pages.components import fading_form as form
 
@@ -358,10 +365,17 @@ SERIES = {"repeat": 0, "epsilon": 0.1, "integrated_lr": [0.0, 0.1, 0.2], "diverg
 ERRORS = {"repeat": 0, "dtype": "float64", "epsilon": 0.1, "error_eq2": [2.0], "error_eq6": [0.5], "ratio": [4.0]}
 PAIR = {"rows": [256, 128], "seeds": [0, 0], "overlap": 0.5, "spearman": 0.9}
 
+INTERVAL = {"value": 0.75, "low": 0.3, "high": 0.95, "n": 4}
+CELL = {"strategy": "random", "method": None, "by": None, "share": 0.27, "mispredictions": 4, "median_steps": 3.0}
+CELL |= {name: INTERVAL for name in ("success", "retention", "steps", "by_itself")} | {"desired_share": None}
+FOUND = {"order": "loss", "method": None, "precision": [{"k": 10, **INTERVAL, "n": 10}]}
+
 
 @pytest.mark.parametrize(
     ("spec", "value", "drawn", "said"),
     [
+        (CorrectionStudySpec, {"cells": [CELL]}, 1, 0.27),
+        (MislabelledSpec, {"precision": [FOUND]}, 1, 0.75),
         (
             DivergenceSpec,
             {"series": [{**SERIES, "bound": None, "bound_tight": None, "bounds_unavailable": None}]},
