@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+import torch
 from checkpoints import BAD, GOOD, NAMES, save_tiny_checkpoint, sentences
 
 from influence_core.data.dataset import Dataset
@@ -30,8 +31,13 @@ def noisy_workspace(folder: Path, name: str = "noisy") -> Workspace:
     classifier = load_text(folder, NAMES)
     taught = Rows(classifier, classifier.encode(frame["text"].tolist()), frame["label"].to_numpy())
     recipe = Recipe(name="tiny", epochs=10, batch_size=16, learning_rate=5e-3, schedule="none")
-    for _ in train(classifier, taught, recipe):
-        pass
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # so that which rows are wrong does not depend on the machine
+    try:
+        for _ in train(classifier, taught, recipe):
+            pass
+    finally:
+        torch.set_num_threads(threads)
     classifier.module.save_pretrained(folder)
     workspace = Workspace.create(name, Dataset(name, NAMES, {"train": frame, "test": test}), "head")
     workspace.add_checkpoint("tiny", model=folder)

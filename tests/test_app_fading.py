@@ -5,7 +5,8 @@ import re
 
 import numpy as np
 import pytest
-from workspaces import HOSTILE, add_index, catch_runs, open_app, tiny_workspace, use_home
+from streamlit.testing.v1 import AppTest
+from workspaces import HOSTILE, ROOT, add_index, catch_runs, open_app, tiny_workspace, use_home
 
 from influence_core.events import Correlation, Fading, Progress, Result
 from influence_core.runs.directory import RunDirectory
@@ -131,7 +132,7 @@ def example_file(folder, name="a.json", **fields):
     folder.mkdir(exist_ok=True)
     shown = {
         "command": "python -m influence_core study fading demo:movie-reviews",
-        "spec": {"workspace": "demo:movie-reviews", "checkpoint": None},
+        "spec": {"kind": "fading", "workspace": "demo:movie-reviews", "checkpoint": None},
         "made": "2026-01-02T03:04:05+00:00",
         "versions": {"torch": "2.14.1"},
         "value": table(5, [row("tracin", [0.9, 0.6, 0.3, 0.05], faded_at=4), row("random", [0.0, 0.1, 0.0, -0.1])]),
@@ -254,7 +255,7 @@ def test_a_live_run_draws_what_there_is_and_says_how_far_it_is(workspace):
     line = next(trace for trace in figure["data"] if trace.get("name") == "TracIn")
     assert line["y"] == [0.8, 0.6, 0.3, 0.05]
     said = captions(app)
-    assert "A band over few repeats (2), no verdict" in said
+    assert "One repeat: the band is a bootstrap" in said  # the second is under way
     assert "Up to step 1 the curve rests on 2 repeats, behind it on 1." in said
     assert not has(app, form.START)
 
@@ -421,3 +422,22 @@ def test_hostile_texts_stay_text(workspace, monkeypatch, tmp_path):
             live = re.sub(r"\\.", "", text)
             for part in ("![", "](", "<img", ":red["):
                 assert part not in live
+
+
+def test_a_file_of_another_study_is_no_example(monkeypatch, tmp_path):
+    folder = tmp_path / "examples"
+    example_file(folder)
+    example_file(folder, "b.json", spec={"kind": "stability", "workspace": "tiny"})
+    example_file(folder, "c.json", versions=None)
+    monkeypatch.setattr(fading_example, "FOLDER", folder)
+    found, broken = fading_example.examples()
+    assert len(found) == 1
+    assert broken == ["b.json", "c.json"]
+
+
+def test_a_batch_larger_than_the_workspace_becomes_its_largest(workspace):
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
+    app.session_state[form.BATCH] = 5000  # before the widget is made, as a run's settings or another workspace do
+    app.switch_page("pages/fading.py").run()
+    assert not app.exception
+    assert app.session_state[form.BATCH] == 40

@@ -197,3 +197,28 @@ def test_a_kept_forecast_is_drawn_in_its_card(workspace):
     less = forecast_chart(registry.forecast_ready(workspace, forecast_spec(epsilon=-0.01)))
     assert "less on this row is predicted to raise" in alt_text(less)
     assert less.data[0].line.color == PROPONENT
+
+
+@pytest.mark.parametrize("rows", [10, 4000])
+def test_rows_that_cannot_be_are_rounded_and_the_ranking_stays(workspace, rows):
+    app = open_app("influence", example="test-3")
+    app.session_state["trust_train_rows"] = rows
+    app.run()
+    assert not app.exception
+    assert not app.main.error
+    assert len([button for button in app.button if button.label == "What a step on this row would do"]) == 10
+
+
+def test_a_live_run_with_other_settings_than_the_page_has_is_followed(workspace):
+    run = RunDirectory.create(spec_of(learning_rate=0.01))
+    run.claim()
+    run.append(Progress(phase="following 16 training rows", done=2, total=20, unit="steps"))
+    app = open_app("influence", example="test-3", run=run.id)
+    assert any("2 of 20 steps" in bar.text for bar in app.main.progress)
+
+
+def test_steps_before_the_trusted_ones_are_not_called_trusted(workspace):
+    spec = measure(workspace, [0.1, 0.98, 0.99, 0.0])
+    found = registry.horizon_ready(workspace, spec)
+    assert trust_words.headline(found).startswith("Trusted from step 2 to step 3, not before")
+    assert "from step 2 to step 3, not before" in alt_text(trust_chart(found))

@@ -18,7 +18,7 @@ from influence_core.runs.stopping import request_stop
 from influence_core.specs import FadingSpec, parse_spec
 from influence_core.studies.readings import distances, losses
 from influence_core.studies.scoring import _by_table, asked, score
-from influence_core.studies.setting import Setting, draw, open_setting
+from influence_core.studies.setting import Setting, draw, open_setting, setting_key
 from influence_core.studies.statistics import agreement
 from influence_core.trajectory.lockstep import lockstep
 from influence_core.trajectory.optimizers import OptimizerSpec
@@ -209,7 +209,7 @@ def test_random_scores_predict_nothing_and_tracin_does(opened, tmp_path):
     tracin, random = found["methods"]
     zero = [low <= 0 <= high for low, high in zip(random["low"], random["high"], strict=True)]
     assert sum(zero) > len(zero) / 2
-    assert random["verdict"] == "no predictive power at any step"
+    assert random["verdict"] == f"a control: its band contains zero at {sum(zero)} of 3 steps"
     assert min(tracin["low"]) > 0.9
     assert tracin["faded_at"] is None
     assert tracin["horizon"] == 3
@@ -307,3 +307,14 @@ def test_the_command_prints_the_list(opened, capsys, tmp_path):
         code, out, err = call(*sizes, *wrong)
         assert (code, out) == (2, "")
         assert "error: " in err
+
+
+def test_repeats_of_another_optimizer_state_are_not_taken_for_its_own(opened, monkeypatch):
+    spec = FadingSpec(workspace=opened.name, optimizer="adam")
+    warmed = setting_key(opened, spec)
+    carrying = opened.checkpoint(None).model_copy(
+        update={"optimizer": {"kind": "adam", "state": "optimizer.safetensors"}}
+    )
+    monkeypatch.setattr(type(opened), "checkpoint", lambda self, name=None: carrying)
+    assert setting_key(opened, spec) != warmed
+    assert setting_key(opened, spec.model_copy(update={"optimizer_state": "warm"})) != setting_key(opened, spec)

@@ -29,6 +29,13 @@ def trust(value: Horizon, revision: str = "") -> go.Figure:
     return figure
 
 
+def trusted_from(value: Horizon) -> int:
+    """Return the step from which the band's lower end stays at the level until the horizon; 1 where it always does."""
+    at = value.whole.horizon or 0
+    below = [t for t, low in enumerate(value.whole.low[:at], 1) if low is None or low < value.trust]
+    return max(below, default=0) + 1
+
+
 def _curves(course: Course) -> dict[str, list[float | None]]:
     return {"r": course.r, "low": course.low, "high": course.high}
 
@@ -37,6 +44,8 @@ def _title(value: Horizon) -> str:
     level, at = theme.number(value.trust), value.whole.horizon
     if at is None:
         return f"The band over all {value.whole.rows} rows does not reach {level} where R is largest: not to be trusted"
+    if (first := trusted_from(value)) > 1:
+        return f"The band over all {value.whole.rows} rows is above {level} from step {first} to step {at}, not before"
     if at == value.steps:
         return f"The band over all {value.whole.rows} rows stays above {level} for all of {_steps(at)}"
     return f"The band over all {value.whole.rows} rows stays above {level} until step {at}"

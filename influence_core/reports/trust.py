@@ -1,8 +1,10 @@
 """How far the ranking of a correction could be trusted, where that was measured."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from influence_core.charts import number
+from influence_core.charts.trust import trusted_from
 from influence_core.errors import UserError
 from influence_core.horizons import Horizon
 from influence_core.reports.facts import Correction
@@ -12,6 +14,7 @@ from influence_core.specs import HorizonSpec
 
 REPEATS = 20  # as many as are looked for among those that are kept
 RANKED = ("workspace", "checkpoint", "scope", "example", "method", "settings", "target", "by")
+SAME = ("workspace", "example", "settings", "target", "by")  # as asked for; the others by what was found
 TRAINED = ("optimizer", "optimizer_state", "learning_rate", "batch_size")
 
 
@@ -22,7 +25,7 @@ def trust_words(correction: Correction) -> str:
             found = registry.horizon_ready(correction.workspace, spec)
         except UserError:  # the ranking is not there any more, say
             continue
-        if found is not None:
+        if found is not None and _is_of(found, correction):
             return _words(found)
     return "not measured."
 
@@ -31,12 +34,27 @@ def _asked(correction: Correction) -> Iterator[HorizonSpec]:
     """Yield the measurements to look for: with the correction's own training, the usual one, those that runs made."""
     spec = correction.spec
     ranked = {name: getattr(spec, name) for name in RANKED}
+    ranked |= {name: correction.manifest[name] for name in ("checkpoint", "scope")}
+    if correction.ranking is not None:  # of another row, say, and by the method that was the default then
+        ranked |= {name: getattr(correction.ranking, name) for name in ("example", "method")}
     yield HorizonSpec(**ranked, **{name: getattr(spec, name) for name in TRAINED}, repeats=REPEATS)
     yield HorizonSpec(**ranked, repeats=REPEATS)
+    kept: list[tuple[str, HorizonSpec]] = []
     for run in RunDirectory.all():
-        made = run.spec() if run.record().kind == "horizon" else None
-        if isinstance(made, HorizonSpec) and all(getattr(made, name) == value for name, value in ranked.items()):
-            yield made
+        with suppress(FileNotFoundError, UserError, ValueError):  # deleted while we looked, or damaged
+            record = run.record()
+            made = run.spec() if record.kind == "horizon" else None
+            if isinstance(made, HorizonSpec) and all(getattr(made, name) == ranked[name] for name in SAME):
+                kept.append((str(record.created), made))
+    for _, made in sorted(kept, key=lambda pair: pair[0], reverse=True):
+        yield made
+
+
+def _is_of(found: Horizon, correction: Correction) -> bool:
+    """Tell whether a horizon is of the ranking that the correction used; specs may leave these to defaults."""
+    about = correction.manifest
+    method = found.method == correction.method or correction.method is None
+    return method and found.checkpoint == about["checkpoint"] and found.scope == about["scope"]
 
 
 def _words(found: Horizon) -> str:
@@ -48,4 +66,6 @@ def _words(found: Horizon) -> str:
     at = found.whole.horizon
     if at is None:
         return f"not to be trusted for one step, {how}"
+    if (first := trusted_from(found)) > 1:
+        return f"from step {first} to step {at}, not before, {how}"
     return f"about {at} {'step' if at == 1 else 'steps'} (Σ η = {number(found.integrated_lr or 0.0)}), {how}"

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from influence_core.attribution.base import Query
+from influence_core.attribution.methods import METHODS
 from influence_core.attribution.tracin import TracIn
 from influence_core.attribution.tracin_adam import TracInAdam
 from influence_core.events import Correlation, Events, Fading, Progress, Result, through
@@ -201,11 +202,12 @@ def table(study: Study) -> dict[str, Any]:
     }
 
 
-def method_row(name: str, spec: FadingSpec, done: Sequence[Measured]) -> dict[str, Any]:
+def method_row(name: Method, spec: FadingSpec, done: Sequence[Measured]) -> dict[str, Any]:
     """Return one method's curves over steps 1 … T and what they say; null where a number is not defined.
 
     ``peak``, ``faded_at`` and ``horizon`` are steps (DEFINITIONS, Trajectories; ``horizon`` is the trust
-    horizon), ``verdict`` needs 5 repeats.
+    horizon), ``verdict`` needs 5 repeats. A control's says where its band contains zero, and no more: the
+    largest of T values may leave zero by chance.
     """
     pairs = [(each.shifts[1:], each.predicted[name]) for each in done]
     each = [agreement(*pair) for pair in pairs]
@@ -215,6 +217,8 @@ def method_row(name: str, spec: FadingSpec, done: Sequence[Measured]) -> dict[st
     verdict = f"faded by step {faded + 1}" if faded is not None else f"not faded within {spec.steps} steps"
     if said.peak is None or here.contains_zero[said.peak]:
         verdict = "no predictive power at any step"
+    if METHODS[name].control:
+        verdict = f"a control: its band contains zero at {here.contains_zero.sum()} of {spec.steps} steps"
     return {
         "method": name,
         "steps": list(range(1, spec.steps + 1)),

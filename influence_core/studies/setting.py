@@ -17,6 +17,7 @@ from influence_core.models.loading import rows_of
 from influence_core.models.prefix import Opened, open_scope
 from influence_core.models.suffix import Suffix, cut
 from influence_core.specs import Split, TracinErrorSpec, TrajectorySpec
+from influence_core.studies.keys import optimizer_key
 from influence_core.trajectory.optimizers import OptimizerSpec, OptimizerState
 from influence_core.trajectory.start import Start, optimizer_of, start_state
 from influence_core.trajectory.step import TrainingStep
@@ -62,11 +63,16 @@ def optimizer_for(workspace: Workspace, spec: TrajectorySpec) -> OptimizerSpec:
 
 
 def setting_key(workspace: Workspace, spec: TrajectorySpec) -> dict[str, Any]:
-    """Return all that the base trajectory depends on."""
+    """Return all that the base trajectory depends on.
+
+    A state that is not asked for stays None where one is made, and is "checkpoint" where the
+    checkpoint has begun to carry one.
+    """
+    carried = spec.optimizer_state is None and optimizer_key(workspace, spec)["state"] == "checkpoint"
     return {
         **base_key(workspace, spec.checkpoint, spec.scope),
         "optimizer": asdict(optimizer_for(workspace, spec)),
-        "state": spec.optimizer_state,
+        "state": "checkpoint" if carried else spec.optimizer_state,
         "batch_size": spec.batch_size,
         "steps": spec.steps,
         "seed": spec.seed,

@@ -49,14 +49,30 @@ def examples() -> tuple[dict[str, dict[str, Any]], list[str]]:
     for file in sorted(FOLDER.glob("*.json")):
         try:
             shown = json.loads(file.read_text(encoding="utf-8"))
-            if not shown["value"]["repeats"]:
-                raise KeyError("repeats")
+            _check(shown)
             title = _title(shown)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
             broken.append(file.name)
             continue
         found[title if title not in found else f"{title} · {file.stem}"] = shown
     return found, broken
+
+
+def _check(shown: dict[str, Any]) -> None:
+    """Read all that is shown of a measurement; raises what reading raises where it is no finished fading study."""
+    value = shown["value"]
+    if shown["spec"]["kind"] != "fading" or not value["repeats"] or not value["methods"]:
+        raise ValueError("no finished fading study")
+    count(value["repeats"], "repeat")
+    _ = (value["train_rows"], value["test_rows"], shown["made"][:10], shown["command"], shown["versions"].items())
+    sizes = {len(value["divergence"])}
+    for row in value["methods"]:
+        sizes |= {len(row[name]) for name in ("steps", "r", "low", "high")}
+        _ = (row["method"], row["horizon"], row["faded_at"], row["verdict"])
+        if row["peak"] is not None:
+            row["steps"].index(row["peak"])
+    if len(sizes) != 1:
+        raise ValueError("curves of different lengths")
 
 
 def _title(shown: dict[str, Any]) -> str:

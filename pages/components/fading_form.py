@@ -217,4 +217,5 @@ def _settings(workspace: Workspace, checkpoint: Checkpoint) -> None:
 
 
 def _whole(column: Any, label: str, key: str, least: int, most: int, text: str) -> None:
+    st.session_state[key] = min(most, max(least, st.session_state[key]))  # out of range it would become the least one
     column.number_input(label, min_value=least, max_value=most, step=1, key=key, persist_state="session", help=text)

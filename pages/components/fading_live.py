@@ -50,7 +50,8 @@ def draw_events(run: RunDirectory, spec: FadingSpec, reading: FadingReading) -> 
     last = reading.events[-1]
     mixed = mixed_words(last.repeat, last.step, spec.steps)
     table, apart = rows_so_far(reading.events), divergence_so_far(reading.events)
-    draw(table, apart, spec.steps, last.repeat, run.id, notes=[mixed])
+    done = last.repeat if last.step == spec.steps else max(1, last.repeat - 1)  # the one under way makes no verdict
+    draw(table, apart, spec.steps, done, run.id, notes=[mixed])
 
 
 def _progress(run: RunDirectory, found: RunState, reading: FadingReading) -> None:

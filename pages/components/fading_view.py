@@ -74,7 +74,10 @@ def outcome_table(table: Sequence[Mapping[str, Any]], key: str) -> None:
         for row in table
     ]
     number = st.column_config.NumberColumn(format="%.3g")
-    trusted = st.column_config.NumberColumn(help="the last step up to which the band's lower end stays at 0.3 or more")
+    trusted = st.column_config.NumberColumn(
+        help="the last step, from that of the largest R on, up to which the band's lower end stays at 0.3 or more; "
+        "steps before the largest R may lie below"
+    )
     faded = st.column_config.NumberColumn(help="the first step after the largest R at which the band contains zero")
     st.dataframe(
         pd.DataFrame(rows),

@@ -53,8 +53,9 @@ def _show(context: Context, asked: RankSpec, row: str) -> None:
 
 def _spec(context: Context, asked: RankSpec, row: str) -> ForecastSpec:
     options = {"example": asked.example, "target": asked.target, "scope": asked.scope, "rows": (row,)}
-    even = 1 / int(ForecastSpec.model_fields["batch_size"].default)  # as one row of a batch
-    return context.workspace.spec(ForecastSpec, {**context.spec, **options, "epsilon": even})
+    size = min(int(ForecastSpec.model_fields["batch_size"].default), len(context.workspace.train))
+    own = {"batch_size": size, "epsilon": 1 / size}  # as one more row of each batch
+    return context.workspace.spec(ForecastSpec, {**context.spec, **options, **own})
 
 
 def _toggle(place: tuple[str, str]) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from influence_core import charts
 from influence_core.estimates import estimate
@@ -12,11 +13,13 @@ from influence_core.runs import registry
 from influence_core.runs.directory import RunDirectory
 from influence_core.specs import HorizonSpec, RankSpec
 from pages.components import trust_words
+from pages.components.errors import shown_errors
 from pages.components.guard import Context
 from pages.components.running import follow, run_for, selected_run, start
 from pages.components.text import plain
 
 FIRM = 5  # repeats whose band is worth a verdict (DEFINITIONS, Trajectories)
+LEAST = 8  # training rows of a repeat
 CHOICES = ("steps", "train_rows", "repeats", "optimizer")
 OPTIMIZERS = {"checkpoint": "the checkpoint's own, else Adam", "adam": "Adam", "sgd": "SGD"}
 _ADOPTED = "trust_adopted"  # the run whose choices were taken over
@@ -24,34 +27,51 @@ _ADOPTED = "trust_adopted"  # the run whose choices were taken over
 
 def trust(context: Context, asked: RankSpec) -> None:
     """Say how far the ranking of a spec can be trusted, follow its measurement, or offer it; computes nothing."""
-    workspace = context.workspace
-    _adopt()
+    said, buttons, below = st.container(), st.container(horizontal=True, vertical_alignment="center"), st.container()
+    with said, shown_errors():
+        _adopt()
+        _measurement(context, asked, buttons, below)
+    with buttons:
+        _form(len(context.workspace.train))  # in any case: a choice that cannot be is changed here
+
+
+def _measurement(context: Context, asked: RankSpec, buttons: DeltaGenerator, below: DeltaGenerator) -> None:
     spec = _spec(context, asked)
     run = run_for(spec)
     if run is not None and not follow(run, above=_live).is_over:
         return
-    found = registry.horizon_ready(workspace, spec)
+    found = registry.horizon_ready(context.workspace, spec)
     if found is None:
         st.caption(trust_words.NEVER_MEASURED)
     else:
         st.text(trust_words.headline(found))
         st.caption(plain(trust_words.halves(found)))
-    with st.container(horizontal=True, vertical_alignment="center"):
+    with buttons:
         if found is None or found.repeats < spec.repeats:
             _offer(context, spec, "Measure" if found is None else "Measure the rest")
         elif found.repeats < FIRM:
             firmer = spec.model_copy(update={"repeats": FIRM})
             _offer(context, firmer, f"Measure again, {FIRM} repeats")
-        _form()
     if found is not None:
-        _details(found)
+        with below:
+            _details(found)
 
 
 def _spec(context: Context, asked: RankSpec) -> HorizonSpec:
     names = ("example", "target", "method", "settings", "by", "scope")
     options: dict[str, Any] = {name: getattr(asked, name) for name in names}
     chosen = {name: st.session_state.get(_key(name), _default(name)) for name in CHOICES}
-    return context.workspace.spec(HorizonSpec, {**context.spec, **options, **chosen})
+    rows = len(context.workspace.train)
+    chosen["train_rows"] = max(LEAST, min(chosen["train_rows"], rows) // 4 * 4)  # a quarter from each end
+    chosen["batch_size"] = min(_default("batch_size"), rows)
+    spec = context.workspace.spec(HorizonSpec, {**context.spec, **options, **chosen})
+    run = selected_run("horizon")
+    own = None if run is None else run.spec()
+    if run is None or not isinstance(own, HorizonSpec) or own.ranking != spec.ranking:
+        return spec
+    # it may have settings that the page has no widgets for; once it is over, other choices lead away from it
+    unchanged = all(getattr(own, name) == getattr(spec, name) for name in CHOICES)
+    return own if unchanged or not run.state().is_over else spec
 
 
 def _offer(context: Context, spec: HorizonSpec, label: str) -> None:
@@ -61,15 +81,16 @@ def _offer(context: Context, spec: HorizonSpec, label: str) -> None:
         start(spec, f"trust horizon of the ranking for {spec.example}")
 
 
-def _form() -> None:
+def _form(rows: int) -> None:
     """Show the button that opens the choices; other choices are another measurement."""
     with st.popover("How to measure", icon=":material/tune:"):
         for name, label, least, most, by in (
             ("steps", "Steps", 1, 1000, 1),
-            ("train_rows", "Training rows", 8, 400, 4),
+            ("train_rows", "Training rows", LEAST, max(LEAST, min(400, rows) // 4 * 4), 4),
             ("repeats", "Repeats", 1, 20, 1),
         ):
-            st.session_state.setdefault(_key(name), _default(name))
+            # a value out of range would become the least one
+            st.session_state[_key(name)] = min(most, max(least, st.session_state.get(_key(name), _default(name))))
             st.number_input(label, least, most, step=by, key=_key(name), persist_state="session")
         st.session_state.setdefault(_key("optimizer"), _default("optimizer"))
         st.selectbox(

@@ -1,6 +1,7 @@
 """How far a ranking can be trusted, in words; no Streamlit, so that each sentence is tested alone."""
 
 from influence_core.charts import number
+from influence_core.charts.trust import trusted_from
 from influence_core.horizons import Course, Horizon
 
 HOW = {"adam": "Adam", "sgd": "SGD"}
@@ -13,6 +14,10 @@ def headline(value: Horizon) -> str:
     at, steps = value.whole.horizon, value.steps
     if at is None:
         return f"Not to be trusted: {_shortfall(value)}."
+    if (first := trusted_from(value)) > 1:
+        return (
+            f"Trusted from step {first} to step {at}, not before (Σ η = {number(value.integrated_lr or 0.0)} at {at})."
+        )
     about = f"at least {_steps(at)}" if at == steps else f"about {_steps(at)}"
     until = ", as far as it was measured" if at == steps else ""
     return f"Trusted for {about} (Σ η = {number(value.integrated_lr or 0.0)}){until}."
@@ -33,13 +38,14 @@ def measured(value: Horizon) -> str:
 def band(value: Horizon) -> str:
     """Say what the band means and when it counts as trust."""
     counts = (
-        f"Steps count from step 0 while the lower end of the 95 % band of R(t), the correlation of "
-        f"{value.by}s with measured shifts, stays at {number(value.trust)} or above."
+        f"Steps count up to the last one, from the largest R on, at which the lower end of the 95 % band of R(t), the "
+        f"correlation of {value.by}s with measured shifts, still is at {number(value.trust)} or above; where it was "
+        "below before, the first step from which it is not is named."
     )
     if value.repeats == 1:
         return f"{counts} The band is a bootstrap over these {value.whole.rows} rows and knows of no others."
     few = "" if value.repeats >= 5 else " With fewer than 5 it is wide whatever happens."
-    own = "each with other random rows and batches"
+    own = "each with other random rows and batches; the rows at the ends are the same each time"
     return f"{counts} The band is a t-interval over {value.repeats:,} repeats, {own}.{few}"
 
 
