@@ -21,18 +21,25 @@ SETTING = {
 
 def write(folder, name, kind, value, **setting):
     file = folder / f"{name}.json"
-    file.write_text(json.dumps({"spec": {"kind": kind}, "value": {**SETTING, **setting, **value}}))
+    spec = {"kind": kind, "dropout": setting.pop("dropout", True), "dtype": None}
+    file.write_text(json.dumps({"spec": spec, "value": {**SETTING, **setting, **value}}))
     return file
 
 
-def fading(folder, name, faded_at, peak=2, steps=40, **setting):
+def fading(folder, name, faded_at, peak=2, steps=40, low=0.5, **setting):
     row = {"steps": list(range(1, steps + 1)), "peak": peak, "faded_at": faded_at}
+    row |= {"low": [low] * steps, "high": [0.9] * steps}
     methods = [{"method": method, **row} for method in ("tracin", "random")]
-    return write(folder, f"fading-{name}", "fading", {"methods": methods, "repeats": 5}, **setting)
+    value = {"methods": methods, "repeats": 5, "states": [setting.pop("state", "zeros")]}
+    return write(folder, f"fading-{name}", "fading", value, **setting)
 
 
-def divergence(folder, name, slopes, **setting):
-    series = [{"fit": None if slope is None else {"slopes": [99.0, slope]}} for slope in slopes]
+def divergence(folder, name, slopes, epsilon=0.1, others=(), **setting):
+    def one(slope, epsilon):
+        fit = None if slope is None else {"slopes": [99.0, slope], "best": "power law"}
+        return {"fit": fit, "epsilon": epsilon, "state": "zeros"}
+
+    series = [*(one(slope, epsilon) for slope in slopes), *(one(*other) for other in others)]
     return write(folder, f"divergence-{name}", "divergence", {"series": series}, **setting)
 
 
@@ -48,12 +55,14 @@ def models(folder, table):
 
 
 def test_a_pair_gives_slopes_and_spans_per_step_and_per_learning_rate(tmp_path):
-    files = [divergence(tmp_path, "a", [3.0, 50.0, None, 4.0]), fading(tmp_path, "a", 12)]
+    others = [(70.0, 0.01), (80.0, 1.0)]  # of other ε: not taken
+    files = [divergence(tmp_path, "a", [3.0, 50.0, None, 4.0], others=others), fading(tmp_path, "a", 12)]
     found = conjecture(files)
     (row,) = found["rows"]  # the control is left out
     assert row["method"] == "tracin"
     assert (row["model"], row["checkpoint"], row["scope"]) == ("w c", "c", "last:1")
     assert row["slope_lr"] == 4.0  # the median of the second phases
+    assert (row["epsilon"], row["described_by"]) == (0.1, "power law")
     assert row["slope_step"] == pytest.approx(0.4)
     assert (row["span_step"], row["span_lr"]) == (10, pytest.approx(1.0))
     assert (row["followed_step"], row["followed_lr"]) == (38, pytest.approx(3.8))
@@ -85,17 +94,36 @@ def test_what_never_faded_ranks_last_if_it_was_followed_for_longer():
 
 def test_only_equal_settings_are_paired(tmp_path):
     first = fading(tmp_path, "a", 12)
-    for name, changed in (("rate", {"learning_rate": 0.2}), ("seed", {"seed": 1}), ("scope", {"scope": "head"})):
+    for name, changed in (
+        ("rate", {"learning_rate": 0.2}),
+        ("seed", {"seed": 1}),
+        ("scope", {"scope": "head"}),
+        ("dropout", {"dropout": False}),
+    ):
         other = divergence(tmp_path, name, [3.0], **changed)
         with pytest.raises(UserError, match="no fading study has a divergence study of the same setting"):
             conjecture([first, other])
+    with pytest.raises(UserError, match="no fading study has a divergence study"):
+        conjecture([fading(tmp_path, "warm", 12, state="warm"), divergence(tmp_path, "zeros", [3.0])])
+    other = divergence(tmp_path, "head", [3.0], scope="head")
     found = conjecture([first, other, divergence(tmp_path, "a", [3.0])])
-    assert found["unpaired"] == ["divergence of w c head, sgd at 0.1, batch size 32, seed 0"]
+    assert found["unpaired"] == ["divergence of w c head, sgd from zeros at 0.1, batch size 32, seed 0"]
     with pytest.raises(UserError, match="a second fading study of w c last:1"):
         conjecture([first, first])
 
 
+def test_what_predicts_nothing_at_its_peak_cannot_fade(tmp_path):
+    found = conjecture([fading(tmp_path, "a", 3, low=-0.1), divergence(tmp_path, "a", [3.0])])
+    assert found["rows"] == []
+    assert found["powerless"] == ["tracin of w c"]
+
+
 def test_other_files_are_refused(tmp_path):
+    odd = ({"spec": None}, {"spec": {"kind": "fading"}}, {"spec": {"kind": "fading"}, "value": None})
+    for number, record in enumerate(odd):
+        (tmp_path / f"odd{number}.json").write_text(json.dumps(record))
+        with pytest.raises(UserError, match=f"odd{number}.json is of no fading or divergence study"):
+            conjecture([tmp_path / f"odd{number}.json"])
     (tmp_path / "list.json").write_text("[]")
     (tmp_path / "broken.json").write_text("{")
     other = write(tmp_path, "error", "tracin-error", {})

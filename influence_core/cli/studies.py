@@ -205,12 +205,15 @@ def conjecture(
         for row in value["rows"]
     ]
     names = ("model", "scope", "optimizer", "rate", "method", "repeats")
-    table(lines, (*names, "slope per Σ η", "per step", "peak", "steps to fade", "Σ η to fade"))
+    measures = ("epsilon", "slope per Σ η", "per step", "described by", "peak", "steps to fade", "Σ η to fade")
+    table([{**line, "described by": line["described_by"]} for line in lines], (*names, *measures))
     for each in value["spearman"]:
         said = shown(each["r"]) if each["r"] is not None else "not defined (3 that differ are needed)"
         print(f"{each['method']}, per {each['per']}: Spearman of slope and time to fade over {each['models']}: {said}")
     for study_of in value["unpaired"]:
         print(f"without {study_of}: it has no other study of the same setting")
+    for method in value["powerless"]:
+        print(f"without {method}: its band contains zero at its peak, so there is nothing to fade")
 
 
 def shown(value: float | None) -> str:

@@ -69,7 +69,7 @@ def slopes(setting: Setting, perturbation: Perturbation, test: Batch, steps: int
             loss_tangents(classifier, test, item.parameters, along, buffers) for along in (item.tangents, item.additive)
         ]
         exact, additive = torch.stack(pair)[:, 0].cpu().numpy()
-        _check_finite(setting, item.t, exact)
+        _check_finite(setting, item.t, np.stack([exact, additive]))
         yield Slopes(item.t, item.directions, exact, additive)
 
 
