@@ -16,7 +16,7 @@ import benchmarks
 from benchmarks.timing import Measurement
 from influence_core.runs.cluster import ALLOCATOR
 
-HELPERS = {"__main__", "captum_side", "models", "processes", "timing"}
+HELPERS = {"__main__", "captum_side", "fashion_data", "models", "processes", "small_t5", "timing"}
 Line = tuple[str, Measurement]
 
 

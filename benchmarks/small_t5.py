@@ -57,7 +57,7 @@ def write_base(dataset: Dataset, folder: Path) -> None:
     T5ForConditionalGeneration(config).save_pretrained(folder)
 
 
-def run(folder: Path) -> Events:
+def make(folder: Path) -> Events:
     """Write data, base and checkpoints."""
     dataset = yield from through(reviews.load(), Dataset)
     data, base = folder / "data", folder / "base"
@@ -72,7 +72,7 @@ def run(folder: Path) -> Events:
 
 
 if __name__ == "__main__":
-    for event in run(Path(sys.argv[1])):
+    for event in make(Path(sys.argv[1])):
         if isinstance(event, Progress) and event.done % 50 == 0:
             print(event.phase, event.done, event.total, flush=True)
         elif isinstance(event, Result):
