@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Method = Literal["abif", "tracin", "tracin-multi", "tracin-adam", "hif-cr", "hif-cg", "embedding", "random", "ekfac"]
 
+CONTROLS: tuple[Method, ...] = ("embedding", "random")  # know nothing of the loss: drawn in grey, no verdict
 HESSIAN_ROWS = "training rows whose mean loss the Hessian is taken of; by default 256, or all where there are fewer"
 
 

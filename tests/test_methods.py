@@ -22,7 +22,7 @@ from influence_core.attribution.tracin_multi import epochs, steepest
 from influence_core.errors import StaleError, UserError
 from influence_core.estimates import estimate
 from influence_core.models.loading import rows_of
-from influence_core.settings import METHOD_NAMES, METHOD_WORDS, SETTINGS
+from influence_core.settings import CONTROLS, METHOD_NAMES, METHOD_WORDS, SETTINGS
 from influence_core.specs import ExplainSpec, RankSpec
 from influence_core.trajectory.preconditioner import adam_metric
 from influence_core.trajectory.start import Start, optimizer_of, start_state
@@ -68,6 +68,7 @@ def test_every_method_has_a_name_words_settings_and_a_class():
             assert field.title
             assert field.description
             assert not field.is_required()
+    assert {name for name, method in METHODS.items() if method.control} == set(CONTROLS)
 
 
 def test_tracin_multi_is_the_sum_over_checkpoints(opened, wrong):

@@ -11,9 +11,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from influence_core.charts import theme
-from influence_core.settings import METHOD_NAMES
+from influence_core.settings import CONTROLS, METHOD_NAMES
 
-CONTROLS = ("embedding", "random")  # drawn in grey
 _NOTHING = "No repeat has been measured yet: the chart fills in as the run goes on"
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from influence_core.errors import UserError
+from influence_core.settings import CONTROLS
 
 SAME = ("workspace", "checkpoint", "scope", "optimizer", "learning_rate", "batch_size", "seed")
-CONTROLS = ("embedding", "random")  # what they do not predict cannot fade
 TRAINED = ("dropout", "dtype")  # of the spec: what else makes the trajectories of two studies the same
 FEWEST = 3  # models of a rank correlation
 EPSILON = 0.1  # of the divergence that is taken, or the nearest there is
@@ -118,11 +118,11 @@ def _rows(key: tuple[Any, ...], fading: Mapping[str, Any], divergence: Mapping[s
             "span_lr": None if span is None else span * rate,
             "followed_step": followed,
             "followed_lr": followed * rate,
-            "powerless": contains_zero(method, method["peak"] - 1),
+            "powerless": _contains_zero(method, method["peak"] - 1),
         }
 
 
-def contains_zero(method: Mapping[str, Any], place: int) -> bool:
+def _contains_zero(method: Mapping[str, Any], place: int) -> bool:
     """Whether a method's band contains zero at a place among its steps, or is not known there."""
     low, high = method["low"][place], method["high"][place]
     return low is None or high is None or low <= 0 <= high

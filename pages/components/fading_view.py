@@ -7,8 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from influence_core import charts
-from influence_core.settings import METHOD_NAMES
-from pages.components.fading_words import CONTROLS, TERMS, band_words, fading_words
+from influence_core.settings import CONTROLS, METHOD_NAMES
+from pages.components.fading_words import TERMS, band_words, fading_words
 from pages.components.text import plain
 
 MOST_LINES = 3  # drawn at first, controls not counted

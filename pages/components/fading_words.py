@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from influence_core.charts import VERDICT_REPEATS, contains_zero, number
-from influence_core.settings import METHOD_NAMES
+from influence_core.settings import CONTROLS, METHOD_NAMES
 from influence_core.specs import FadingSpec
 from influence_core.workspace import Checkpoint
 from pages.components.correction_words import optimizer_words, steps
@@ -24,7 +24,6 @@ TERMS = {
     "training row. Scores assume that they stay close.",
     "Repeat": "the same measurement with other training and test rows, drawn by lot. Each finished one is kept.",
 }
-CONTROLS = ("embedding", "random")
 
 
 def count(number: int, unit: str) -> str:
