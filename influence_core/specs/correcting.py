@@ -12,16 +12,14 @@ def _unsaid(value: float | None) -> bool:
     return value is None
 
 
-class CorrectionSpec(Attributed):
-    """Fine-tune a few steps on L + ε·l_B and watch one misprediction (paper, Sec. 6).
+class Correcting(Attributed):
+    """What corrections of one misprediction and of several have in common: B, the training, and when to stop.
 
     The weight of B is given as ``epsilon`` or as ``share`` s = ε / (1 + ε); neither means the
     share k / (k + batch_size), "no up-sampling". The run ends ``after_flip`` steps after the flip, where
     retention falls below ``min_retention`` if that is given, or after ``steps``.
     """
 
-    kind: Literal["correct"] = "correct"
-    example: str
     strategy: Strategy = "proponents"
     by: Order = "cosine"
     desired: str = "gold"
@@ -54,3 +52,10 @@ class CorrectionSpec(Attributed):
             return self.epsilon
         share = self.k / (self.k + self.batch_size) if self.share is None else self.share
         return share / (1 - share)
+
+
+class CorrectionSpec(Correcting):
+    """Fine-tune a few steps on L + ε·l_B and watch one misprediction (paper, Sec. 6)."""
+
+    kind: Literal["correct"] = "correct"
+    example: str
