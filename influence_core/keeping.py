@@ -26,6 +26,7 @@ STATE = "optimizer.safetensors"
 TRAINING = "training.json"  # what `checkpoints.recorded` reads of a folder
 CARD = "README.md"
 AFTER: dict[Split, str] = {"test": "after.parquet", "validation": "after-validation.parquet"}  # of a result folder
+FEATURES = ".features.npy"  # in place of a table's ending: the same rows' features
 
 
 def keep(workspace: "Workspace", result: Path, name: str) -> "Checkpoint":
@@ -54,6 +55,8 @@ def keep(workspace: "Workspace", result: Path, name: str) -> "Checkpoint":
     for split, table in _after(result).items():
         folder = workspace.artefacts.make("predictions", workspace.prediction_key(split, name))
         write_parquet(folder / "predictions.parquet", table)
+        if (features := (result / AFTER[split]).with_suffix(FEATURES)).exists():
+            shutil.copyfile(features, folder / "features.npy")
     return kept
 
 

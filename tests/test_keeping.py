@@ -16,6 +16,7 @@ from influence_core.events import Step
 from influence_core.home import read_json, write_json
 from influence_core.models.loading import load, rows_of
 from influence_core.models.predict import Predictions, predict
+from influence_core.similar import features
 from influence_core.specs import OpenSpec
 from influence_core.workspace import Workspace
 
@@ -71,6 +72,9 @@ def test_a_correction_of_a_half_precision_checkpoint_is_kept_as_it_was_trained(
     again = next(e for e in predict(classifier, rows_of(workspace, classifier, "test")) if isinstance(e, Predictions))
     cached = workspace.predictions("test", "kept")
     np.testing.assert_allclose(again.losses, cached["loss"], atol=1e-6)
+    own = features(workspace, "test", "kept")  # by which a correction of the kept one tells near from far rows
+    np.testing.assert_allclose(own, again.features.astype(np.float16), atol=2e-3)
+    assert not np.array_equal(own, features(workspace, "test", "half"))
     _, row = workspace.locate(example)
     desired = workspace.label_names.index(read_json(tmp_path / "run" / "manifest.json")["desired"])
     assert cached[f"p{desired}"].iloc[row] == pytest.approx(last.probability, abs=1e-6)

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from influence_core.artefacts import write_parquet
 from influence_core.correction.setting import Setting
 from influence_core.events import Progress, through
-from influence_core.keeping import AFTER
+from influence_core.keeping import AFTER, FEATURES
 from influence_core.models.classifier import Parameters
 from influence_core.models.loading import rows_of
 from influence_core.models.predict import Predictions, predict
@@ -47,6 +49,8 @@ def _compare(
         before = workspace.predict(split, checkpoint)
         table = event.frame(before["id"])
         write_parquet(result / AFTER[split], table)
+        # a correction of the kept checkpoint tells near from far rows by them
+        np.save((result / AFTER[split]).with_suffix(FEATURES), event.features.astype(np.float16), allow_pickle=False)
         was = before["prediction"].to_numpy() == rows.labels
         now_right = table["prediction"].to_numpy() == rows.labels
         yield {
