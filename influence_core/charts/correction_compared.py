@@ -78,6 +78,9 @@ def compared(runs: Sequence[Followed], desired: str, what: What) -> go.Figure:
         figure.update_yaxes(type="log", exponentformat="power")
     if what == "probability":
         figure.update_yaxes(range=[-0.02, 1.02])
+    if what == "retention":  # no more than all of them, and never so near that one row looks like many
+        lowest = min((100 * step.retention for run in runs for step in run.steps), default=100.0)
+        figure.update_yaxes(range=[min(lowest, 90) - 1, 101])
     return figure
 
 

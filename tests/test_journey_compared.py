@@ -1,0 +1,104 @@
+"""In Chromium, on a tiny workspace: a correction, its control by one click, both compared, the report from disk."""
+
+import re
+
+import pytest
+from browser import chromium, fill, keyed, open_page, picture, press, query, served, settled
+from checkpoints import save_tiny_checkpoint, write_data
+from homes import living_in
+from playwright.sync_api import expect
+
+from influence_core.charts import percent
+from influence_core.data.opening import run as open_workspace
+from influence_core.home import read_json
+from influence_core.runs.directory import RunDirectory
+from influence_core.specs import OpenSpec
+from influence_core.workspace import Workspace
+from pages.components import correction_form as form
+
+pytestmark = pytest.mark.browser
+
+CHART = ".js-plotly-plot"
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    """A tiny BERT and two hundred rows, in a home that this process shares with the app."""
+    folder = tmp_path_factory.mktemp("compared")
+    with living_in(folder / "home") as home:
+        checkpoint, (train, test) = save_tiny_checkpoint(folder / "tiny-bert"), write_data(folder)
+        spec = OpenSpec(checkpoint=str(checkpoint), data=str(train), test=str(test), scope="last:1")
+        list(open_workspace(spec, folder / "opening"))
+        with served(home) as server:
+            yield server
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+def finished(page) -> RunDirectory:
+    """Wait until the run of the address has ended well and the page offers its report."""
+    page.wait_for_url(re.compile("run="))
+    run = RunDirectory.open(query(page, "run"))
+    expect(page.locator(keyed(page, f"report_{run.id}"))).to_be_visible(timeout=300_000)
+    settled(page)
+    assert run.state().state == "finished"
+    return run
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_run_its_control_the_comparison_and_the_report(app, browser, scheme, tmp_path):
+    workspace = Workspace.open(Workspace.names()[0])
+    example = workspace.mispredictions()["id"].iloc[0]
+    page = open_page(browser, scheme)
+    page.goto(f"{app.url}/correct?example={example}")
+    settled(page)
+    fill(page, form.K, "8")
+    fill(page, form.BATCH, "8")
+    fill(page, form.STEPS, "6")
+    press(page, "correct_start")
+    own = finished(page)
+
+    # the same with random rows, by one click
+    press(page, f"control_{own.id}")
+    page.wait_for_url(re.compile(f"run=(?!{own.id})"))
+    control = finished(page)
+    first, second = own.spec(), control.spec()
+    assert first.strategy == "proponents"
+    assert second == first.model_copy(update={"strategy": "random"})
+
+    # both on the same charts, with what each run recorded
+    before = page.locator(CHART).count()
+    page.get_by_text("Compare with other runs of this example").click()
+    expect(page.get_by_role("region", name="The runs that are compared")).to_be_visible()
+    expect(page.locator(CHART)).to_have_count(before + 3)
+    settled(page)
+    drawn = page.locator(keyed(page, "compared_probability") + f" {CHART}")
+    names = drawn.evaluate("chart => chart.data.map(trace => trace.name)")
+    assert any("this run" in (name or "") for name in names), names
+    assert any(own.id[:8] in (name or "") for name in names), names
+    picture(page, f"compared-{scheme}")
+
+    # the report, saved and opened from disk without any network
+    with page.expect_download() as waiting:
+        press(page, f"report_{control.id}")
+    file = tmp_path / "report.html"
+    waiting.value.save_as(file)
+    context = browser.new_context(offline=True, color_scheme=scheme, viewport={"width": 1200, "height": 1000})
+    asked: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))
+    report = context.new_page()
+    report.goto(file.as_uri())
+    expect(report.locator(CHART).first).to_be_visible()
+    body = report.locator("body").inner_text()
+    outcome = read_json(control.result / "result.json")
+    assert example in body
+    assert percent(outcome["before"]) in body
+    assert percent(outcome["after"]) in body
+    assert {url.split(":")[0] for url in asked} <= {"file", "data", "blob"}
+    report.screenshot(path=str(tmp_path / "report.png"), full_page=True)
+    context.close()
+    page.context.close()
