@@ -4,7 +4,7 @@ import numpy as np
 
 from influence_core.errors import UserError
 from influence_core.partners import partner
-from influence_core.specs import CorrectionSpec, RankSpec, Split
+from influence_core.specs import Correcting, CorrectionSpec, RankSpec, Split
 from influence_core.workspace import Workspace
 
 
@@ -29,7 +29,7 @@ def ranking_spec(workspace: Workspace, spec: CorrectionSpec) -> RankSpec:
     """Return the ranking that the correction picks its rows from. Raises what `partner` raises."""
     shared = ("workspace", "checkpoint", "scope", "method", "settings", "target", "by")
     asked = {name: getattr(spec, name) for name in shared}
-    return RankSpec(**asked, example=ranked_example(workspace, spec), top=spec.k)
+    return RankSpec(**asked, example=ranked_example(workspace, spec), top=spec.k, only_annotated=spec.only_annotated)
 
 
 def check_correction(workspace: Workspace, spec: CorrectionSpec, predicted: int, labels: np.ndarray) -> None:
@@ -47,14 +47,33 @@ def check_correction(workspace: Workspace, spec: CorrectionSpec, predicted: int,
             f"example {spec.example!r} is already predicted {name}, the desired label: "
             "choose another example or another desired label"
         )
-    if spec.strategy == "random":
+    if spec.only_annotated:
+        check_count(spec, int(changed(workspace, labels).sum()), "among the training rows")
+    elif spec.strategy == "random":
         check_count(spec, int((labels == predicted).sum()), f"labelled {name}")
+    if spec.max_validation_loss is not None and not len(workspace.dataset.splits.get("validation", ())):
+        raise UserError(
+            f"max_validation_loss = {spec.max_validation_loss:g} but {workspace.name} has no validation split: "
+            "leave it out, or open the data with one"
+        )
     ranked_example(workspace, spec)  # under ``permuted`` there must be another
 
 
-def check_count(spec: CorrectionSpec, found: int, kind: str) -> None:
-    """Raise unless there are k rows of a kind."""
-    if found < spec.k:
+def changed(workspace: Workspace, labels: np.ndarray) -> np.ndarray:
+    """Return which training rows ([N] bool) have another label in ``labels`` [N] than the data's own."""
+    differs: np.ndarray = labels != workspace.train["label"].to_numpy()
+    return differs
+
+
+def check_count(spec: Correcting, found: int, kind: str) -> None:
+    """Raise unless there are k rows of a kind; of rows that annotators changed, one is enough."""
+    if spec.only_annotated:
+        if not found:
+            raise UserError(
+                f"only rows that annotators changed were asked for, and no such row is {kind}: "
+                "relabel some of them, or take all rows"
+            )
+    elif found < spec.k:
         advice = f"lower k to {found}" if found else "choose another strategy"
         raise UserError(f"k = {spec.k} but only {found} training rows are {kind}: {advice}")
 

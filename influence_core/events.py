@@ -40,7 +40,8 @@ class Step(Event):
     the same row on the trajectory without the perturbation; ``divergence`` is the parameter
     distance between the two; ``retention`` and ``changed`` (test row ids) compare the perturbed
     trajectory's predictions on the retention rows with step 0; ``near_retention`` and ``far_retention`` are
-    of the half of these rows most similar to the corrected row and of the rest. ``predicted_*`` (Eq. 6)
+    of the half of these rows most similar to the corrected row and of the rest; ``validation_loss`` is the
+    mean over fixed validation rows (`correction.reading`). ``predicted_*`` (Eq. 6)
     and ``additive_*`` (Eq. 2) are what influence predicts of ``loss`` and ``probability`` (`correction.predicting`).
     What is None is left out of the JSON: not asked for, or not defined.
     """
@@ -59,6 +60,7 @@ class Step(Event):
     changed: list[str]
     near_retention: Unsaid = None
     far_retention: Unsaid = None
+    validation_loss: Unsaid = None
     predicted_loss: Unsaid = None
     predicted_probability: Unsaid = None
     additive_loss: Unsaid = None

@@ -51,6 +51,8 @@ def assemble(
     labels = workspace.labels()
     stale = scores.labels != labels.values
     values = scores.cosines if spec.by == "cosine" else scores.scores
+    if spec.only_annotated:
+        values = np.where(labels.values != workspace.train["label"].to_numpy(), values, 0)  # rows of 0 are on no side
     frame, names, n = workspace.train, workspace.label_names, len(values)
 
     def rows(numbers: np.ndarray) -> list[RankedRow]:

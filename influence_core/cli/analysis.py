@@ -86,6 +86,17 @@ def correct(
     seed: int | None = None,
     after_flip: Annotated[int | None, typer.Option(help="go on so many steps after the flip (default 0)")] = None,
     min_retention: Annotated[float | None, typer.Option(help="stop when retention is below (default: never)")] = None,
+    max_validation_loss: Annotated[
+        float | None, typer.Option(help="stop when the mean loss of fixed validation rows is above (default: never)")
+    ] = None,
+    only_annotated: Annotated[
+        bool, typer.Option("--only-annotated", help="pick among rows whose label annotators changed, with that label")
+    ] = False,
+    annotated_loss: Annotated[
+        bool, typer.Option("--annotated-loss", help="annotators' labels in the batches too, not only in B")
+    ] = False,
+    no_dropout: Annotated[bool, typer.Option("--no-dropout", help="train on without dropout")] = False,
+    batchnorm: Annotated[str | None, typer.Option(help="eval (default) or train: statistics of the batch")] = None,
     predict: Annotated[
         bool, typer.Option("--predict", help="also what influence predicts of each step (Eq. 6, and TracIn's Eq. 2)")
     ] = False,
@@ -117,6 +128,11 @@ def correct(
         seed=seed,
         after_flip=after_flip,
         min_retention=min_retention,
+        max_validation_loss=max_validation_loss,
+        only_annotated=only_annotated,
+        annotated_loss=annotated_loss,
+        dropout=False if no_dropout else None,
+        batchnorm=batchnorm,
         predict=predict,
     )
     spec = found.spec(CorrectionSpec, options)
@@ -161,6 +177,8 @@ def correct(
     print(f"retention {number(100 * outcome['retention'])} %{_halves(outcome)}")
     if "retention_at_stop" in outcome:
         print(f"stopped at step {outcome['steps']}: retention was {number(100 * outcome['retention_at_stop'])} %")
+    if "validation_loss_at_stop" in outcome:
+        print(f"stopped at step {outcome['steps']}: validation loss was {number(outcome['validation_loss_at_stop'])}")
     for split, own_split in reversed(compared(outcome).items()):
         print(f"whole {split} set: {100 * own_split['before']:.2f} → {100 * own_split['after']:.2f} %", end="")
         print(f", fixed {len(own_split['fixed'])}, broken {len(own_split['broken'])}")

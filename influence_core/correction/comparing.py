@@ -50,7 +50,7 @@ def _compare(
         table = event.frame(before["id"])
         write_parquet(result / AFTER[split], table)
         # a correction of the kept checkpoint tells near from far rows by them
-        np.save((result / AFTER[split]).with_suffix(FEATURES), event.features.astype(np.float16), allow_pickle=False)
+        np.save((result / AFTER[split]).with_suffix(FEATURES), event.half_features, allow_pickle=False)
         was = before["prediction"].to_numpy() == rows.labels
         now_right = table["prediction"].to_numpy() == rows.labels
         yield {

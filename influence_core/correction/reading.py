@@ -13,7 +13,12 @@ from influence_core.models.prefix import Opened
 from influence_core.models.suffix import Suffix
 from influence_core.specs import Split
 from influence_core.trajectory.lockstep import Lockstep
+from influence_core.trajectory.optimizers import OptimizerState
 from influence_core.trajectory.tangent import Tangents
+from influence_core.workspace import Workspace
+
+VALIDATION_ROWS = 200  # read after each step, where the validation loss may end the run
+VALIDATION_SEED = 0
 
 
 def few_rows(setting: Setting, opened: Opened, split: Split, rows: list[int], labels: list[int] | None = None) -> Batch:
@@ -25,16 +30,30 @@ def few_rows(setting: Setting, opened: Opened, split: Split, rows: list[int], la
     return suffix.collate([output.numpy() for output in suffix.prefix(plain)], plain.labels.cpu().numpy())
 
 
+def evaluated(parameters: Parameters, state: OptimizerState) -> Parameters:
+    """Return what a forward pass in eval mode depends on: parameters, and running statistics where they moved."""
+    return {**parameters, **state.buffers}
+
+
+def validation_rows(workspace: Workspace) -> list[int]:
+    """Return the numbers of the fixed seeded validation rows whose mean loss may end a run."""
+    n = len(workspace.dataset.splits["validation"])
+    return sorted(np.random.default_rng(VALIDATION_SEED).permutation(n)[:VALIDATION_ROWS].tolist())
+
+
 class Reader:
     """Reads the corrected row and the retention rows after each step."""
 
-    def __init__(self, setting: Setting, opened: Opened, start: Parameters) -> None:
-        self.setting, self.opened = setting, opened
+    def __init__(self, setting: Setting, opened: Opened, start: Parameters, epsilon: float) -> None:
+        self.setting, self.opened, self.epsilon = setting, opened, epsilon
         self.target = few_rows(setting, opened, setting.split, [setting.row], [setting.desired])
         numbers = [setting.workspace.locate(example)[1] for example in setting.retention_ids]
         self.retained = few_rows(setting, opened, "test", numbers) if numbers else None
         self.near = None if setting.near_ids is None else np.isin(setting.retention_ids, setting.near_ids)
         self.first = self._predictions(start)
+        self.validation: Batch | None = None
+        if setting.spec.max_validation_loss is not None:
+            self.validation = few_rows(setting, opened, "validation", validation_rows(setting.workspace))
 
     def _predictions(self, parameters: Parameters) -> np.ndarray:
         if self.retained is None:
@@ -53,9 +72,11 @@ class Reader:
 
     def read(self, item: Lockstep, tangents: Tangents | None = None) -> Step:
         """Return what a step shows, with what influence predicts where the base trajectory's tangents are given."""
-        loss, probability, prediction = self._target(item.parameters)
-        base_loss, base_probability, base_prediction = self._target(item.base_parameters)
-        differs = self._predictions(item.parameters) != self.first
+        own = evaluated(item.parameters, item.optimizer_state)
+        loss, probability, prediction = self._target(own)
+        base = evaluated(item.base_parameters, item.base_optimizer_state)
+        base_loss, base_probability, base_prediction = self._target(base)
+        differs = self._predictions(own) != self.first
         changed = [example for example, other in zip(self.setting.retention_ids, differs, strict=True) if other]
         return Step(
             step=item.t,
@@ -69,9 +90,16 @@ class Reader:
             integrated_lr=item.integrated_lr,
             retention=1 - len(changed) / max(1, len(self.first)),
             changed=changed,
+            validation_loss=self._validation_loss(own),
             **self._halves(differs),
             **self._predicted(item, tangents, base_loss, base_probability),
         )
+
+    def _validation_loss(self, parameters: Parameters) -> float | None:
+        if self.validation is None:
+            return None
+        with torch.no_grad():
+            return float(self.opened.classifier.losses(self.validation, parameters).double().mean())
 
     def _halves(self, differs: np.ndarray) -> dict[str, float]:
         """Return retention of the rows near to the corrected one and of the others, from which differ [n]."""
@@ -87,6 +115,5 @@ class Reader:
     ) -> dict[str, float | None]:
         if tangents is None:
             return {}
-        classifier, epsilon = self.opened.classifier, self.setting.spec.weight
-        slopes = slopes_of(classifier, self.target, item.base_parameters, tangents)
-        return predictions(epsilon, slopes, base_loss, base_probability)
+        slopes = slopes_of(self.opened.classifier, self.target, item.base_parameters, tangents)
+        return predictions(self.epsilon, slopes, base_loss, base_probability)

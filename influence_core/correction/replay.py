@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from influence_core.artefacts import check_same
-from influence_core.correction.training import Training, training
+from influence_core.correction.saving import trained
+from influence_core.correction.training import Group, Training, training
 from influence_core.errors import UserError
 from influence_core.events import Progress, through
 from influence_core.fingerprints import tensors_fingerprint
 from influence_core.models.prefix import Opened, open_scope, open_whole
-from influence_core.models.tensor_names import file_names
 from influence_core.replays import Replayed
 from influence_core.specs import CorrectionSpec, parse_spec
 from influence_core.trajectory.lockstep import lockstep
@@ -78,15 +78,15 @@ def _again(workspace: Workspace, opened: Opened, manifest: dict[str, Any]) -> It
     places = workspace.places(manifest["rows"])
     numbers = torch.tensor([places[row][1] for row in manifest["rows"]]).numpy()
     labels = [workspace.label_index(label) for label in manifest["row_labels"]]
-    asked = training(workspace, opened, spec, optimizer, manifest["optimizer_state"], numbers, labels)
+    group = Group(numbers, labels, manifest["epsilon"])
+    asked = training(workspace, opened, spec, optimizer, manifest["optimizer_state"], [group], manifest["cursor"])
     own = yield from through(asked, Training)
     total = int(manifest["steps"])
     # both trajectories, as in the run: the same operations give the same bits
     for now in lockstep(own.step, own.parameters, own.start.state, own.epsilon, own.perturbation, total):
         yield Progress(phase=PHASE, done=now.t, total=total, unit="steps")
     with safe_open(Path(workspace.checkpoint(spec.checkpoint).path) / WEIGHTS, "pt") as file:
-        names = file_names(opened.whole.module, now.parameters, file.keys())
-    yield {names[name]: value.cpu() for name, value in now.parameters.items()}
+        yield trained(opened, now, file.keys())
 
 
 def _compared(

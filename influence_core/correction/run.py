@@ -7,18 +7,18 @@ from typing import Any
 
 from influence_core.correction.comparing import compare
 from influence_core.correction.predicting import tangents
-from influence_core.correction.reading import Reader
+from influence_core.correction.reading import Reader, evaluated
 from influence_core.correction.saving import noted, save
 from influence_core.correction.setting import Setting, choose, prepare
 from influence_core.correction.strategies import Chosen
-from influence_core.correction.training import Training, training
+from influence_core.correction.training import Group, Training, training
 from influence_core.errors import RunFailedError
 from influence_core.events import Events, Result, Step, through
 from influence_core.home import write_json
 from influence_core.models.prefix import open_scope
 from influence_core.runs.stopping import stop_requested
 from influence_core.sizes import record_size
-from influence_core.specs import CorrectionSpec
+from influence_core.specs import Correcting, CorrectionSpec
 from influence_core.trajectory.lockstep import Lockstep, lockstep
 from influence_core.trajectory.start import optimizer_of
 
@@ -26,8 +26,8 @@ from influence_core.trajectory.start import optimizer_of
 def run(spec: CorrectionSpec, result: Path) -> Events:
     """Correct; yields progress, a `Step` per step from step 0, then the result.
 
-    Stops ``after_flip`` steps after the flip, below ``min_retention``, at ``steps``, or when asked to
-    (`runs.stopping`). The last parameters and optimizer state are left in ``result`` however the run
+    Stops ``after_flip`` steps after the flip, below ``min_retention``, above ``max_validation_loss``, at ``steps``,
+    or when asked to (`runs.stopping`). The last parameters and optimizer state are left in ``result`` however the run
     ends, so that they can be kept. With ``predict`` each step also says what influence predicts of it (`predicting`).
     """
     setting = yield from through(prepare(spec, result), Setting)
@@ -35,10 +35,12 @@ def run(spec: CorrectionSpec, result: Path) -> Events:
     workspace = setting.workspace
     opened = open_scope(workspace, spec.checkpoint, spec.scope, only_kept=True)  # after the ranking, which may keep it
     optimizer = optimizer_of(workspace.checkpoint(spec.checkpoint), spec.optimizer, spec.learning_rate)
-    asked = training(workspace, opened, spec, optimizer, spec.optimizer_state, chosen.numbers, chosen.labels)
+    group = Group(chosen.numbers, chosen.labels, spec.weight_of(len(chosen.numbers)))
+    cursor = setting.labels.cursor
+    asked = training(workspace, opened, spec, optimizer, spec.optimizer_state, [group], cursor)
     own = yield from through(asked, Training)
     record_size(workspace, spec.checkpoint, opened.scope.name, sum(each.numel() for each in own.parameters.values()))
-    reader = Reader(setting, opened, own.parameters)
+    reader = Reader(setting, opened, own.parameters, group.epsilon)
     steps: list[Step] = []
     last: Lockstep | None = None
     desired = workspace.label_names[setting.desired]
@@ -64,7 +66,9 @@ def run(spec: CorrectionSpec, result: Path) -> Events:
     assert last is not None
     outcome = {**_outcome(spec, steps, desired), "stale": chosen.stale}
     outcome.update(noted(proponents_of=chosen.proponents_of, desired_share=chosen.desired_share))
-    outcome.update((yield from through(compare(setting, opened, last.parameters, result), dict)))
+    outcome.update(
+        (yield from through(compare(setting, opened, evaluated(last.parameters, last.optimizer_state), result), dict))
+    )
     write_json(result / "result.json", outcome)
     yield Result(value=outcome)
 
@@ -77,17 +81,22 @@ def flip_step(steps: list[Step], desired: str) -> int | None:
 def over(spec: CorrectionSpec, steps: list[Step], desired: str) -> bool:
     """Return whether a stop rule of the spec holds at the last of the steps made so far."""
     flip, last = flip_step(steps, desired), steps[-1]
-    return (flip is not None and last.step >= flip + spec.after_flip) or _below(spec, last)
+    return (flip is not None and last.step >= flip + spec.after_flip) or _below(spec, last) or _above(spec, last)
 
 
 def _below(spec: CorrectionSpec, step: Step) -> bool:
     return spec.min_retention is not None and step.retention < spec.min_retention
 
 
+def _above(spec: Correcting, step: Step) -> bool:
+    limit, found = spec.max_validation_loss, step.validation_loss
+    return limit is not None and found is not None and found > limit
+
+
 def _outcome(spec: CorrectionSpec, steps: list[Step], desired: str) -> dict[str, Any]:
     """Return the last line's fields (CLI): retention at the flip, otherwise at the last step.
 
-    ``retention_at_stop`` is there where retention ended the run.
+    ``retention_at_stop`` and ``validation_loss_at_stop`` are there where these ended the run.
     """
     flip = flip_step(steps, desired)
     base = next((step.step for step in steps if step.base_prediction == desired), None)
@@ -103,5 +112,6 @@ def _outcome(spec: CorrectionSpec, steps: list[Step], desired: str) -> dict[str,
             near_retention=at.near_retention,
             far_retention=at.far_retention,
             retention_at_stop=steps[-1].retention if _below(spec, steps[-1]) else None,
+            validation_loss_at_stop=steps[-1].validation_loss if _above(spec, steps[-1]) else None,
         ),
     }

@@ -1,5 +1,6 @@
 """What a correction leaves behind, so that it can be kept and repeated: parameters, optimizer state, manifest."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from influence_core.correction.setting import Setting
 from influence_core.correction.strategies import Chosen
@@ -25,6 +27,18 @@ def noted(**facts: Any) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
+def trained(opened: Opened, last: Lockstep, tensors: Iterable[str]) -> dict[str, Tensor]:
+    """Return what the training changed, by the names of the file's ``tensors``: parameters, and statistics that moved.
+
+    Raises what `file_names` raises.
+    """
+    known, own = set(tensors), {**last.parameters, **last.optimizer_state.buffers}
+    counts = {name for name in own if name.endswith(".num_batches_tracked")}  # whole numbers, kept as such in files
+    own = {name: value for name, value in own.items() if name in known or name not in counts}  # older files have none
+    names = file_names(opened.whole.module, own, known)
+    return {names[name]: (value.long() if name in counts else value).cpu().contiguous() for name, value in own.items()}
+
+
 def save(
     setting: Setting,
     opened: Opened,
@@ -39,8 +53,7 @@ def save(
     result.mkdir(parents=True, exist_ok=True)
     checkpoint = workspace.checkpoint(spec.checkpoint)
     with safe_open(Path(checkpoint.path) / WEIGHTS, "pt") as file:  # what is kept has the names that the file has
-        names = file_names(opened.whole.module, last.parameters, file.keys())
-    changed = {names[name]: value.contiguous() for name, value in last.parameters.items()}
+        changed = trained(opened, last, file.keys())
     save_file(changed, result / "parameters.safetensors")
     save_file(last.optimizer_state.to_tensors(), result / "optimizer.safetensors")
     manifest = {
@@ -55,7 +68,7 @@ def save(
         "prefix": opened.reason or "kept",
         "predicted": workspace.label_names[setting.predicted],
         "desired": workspace.label_names[setting.desired],
-        "epsilon": spec.weight,
+        "epsilon": spec.weight_of(len(chosen.numbers)),
         "optimizer": asdict(optimizer),
         "optimizer_state": start.source,
         "rows": [workspace.train["id"].iloc[int(number)] for number in chosen.numbers],

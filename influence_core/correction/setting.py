@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from influence_core.attribution.ranking import run as rank
-from influence_core.checks import check_correction, desired_label, ranking_spec
+from influence_core.checks import changed, check_correction, desired_label, ranking_spec
 from influence_core.correction.strategies import STRATEGIES, Chosen, Request
 from influence_core.errors import UserError
 from influence_core.events import Progress, Result
@@ -104,6 +104,8 @@ def choose(setting: Setting, result: Path) -> Iterator[Progress | Chosen]:
     if ranking is not None:  # for the report: what it was chosen from, whatever is relabelled later
         result.mkdir(parents=True, exist_ok=True)
         write_json(result / RANKING, ranking.model_dump())
-    request = Request(setting.workspace, spec, setting.predicted, setting.desired, setting.labels.values, ranking)
+    labels = setting.labels.values
+    own = changed(setting.workspace, labels) if spec.only_annotated else None
+    request = Request(setting.workspace, spec, setting.predicted, setting.desired, labels, ranking, own)
     chosen = strategy.choose(request)
     yield replace(chosen, stale=ranking.stale if ranking else 0)

@@ -33,15 +33,22 @@ class Request:
     desired: int
     labels: np.ndarray  # [N] int64, the training labels as they stood
     ranking: Ranking | None  # at least k rows a side, where the strategy needs one
+    changed: np.ndarray | None = None  # [N] bool, rows that annotators changed; where given, B is of these alone
 
     def numbers(self, rows: list[RankedRow], kind: str) -> np.ndarray:
         """Return the first k rows' numbers, [k] int64."""
         check_count(self.spec, len(rows), kind)
         return np.array([self.workspace.locate(row.id)[1] for row in rows[: self.spec.k]], dtype=np.int64)
 
+    def relabelled(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the labels [k] of rows that are set to the desired label, but where annotators have decided theirs."""
+        return np.full(len(numbers), self.desired) if self.changed is None else self.labels[numbers]
+
 
 class Strategy(ABC):
     """How a correction picks B (paper, Sec. 6; DEFINITIONS, Correction).
+
+    Of rows that annotators changed alone (``changed``), up to k are picked, with the annotators' labels.
 
     ``needs_ranking`` says whether `choose` is given a ranking. Labels chosen here go into l_B alone;
     they are never label events.
@@ -64,7 +71,7 @@ class Proponents(Strategy):
         """See base."""
         assert request.ranking is not None
         numbers = request.numbers(request.ranking.proponents, Proponents.name)
-        return Chosen(numbers, np.full(len(numbers), request.desired))
+        return Chosen(numbers, request.relabelled(numbers))
 
 
 class Permuted(Proponents):
@@ -104,10 +111,12 @@ class Random(Strategy):
     def choose(self, request: Request) -> Chosen:
         """See base."""
         spec = request.spec
-        candidates = np.flatnonzero(request.labels == request.predicted)
-        check_count(spec, len(candidates), f"labelled {request.workspace.label_names[request.predicted]}")
-        drawn = np.random.default_rng(spec.seed).choice(candidates, size=spec.k, replace=False)
-        return Chosen(np.sort(drawn), np.full(spec.k, request.desired))
+        wanted = request.labels == request.predicted if request.changed is None else request.changed
+        candidates, name = np.flatnonzero(wanted), request.workspace.label_names[request.predicted]
+        check_count(spec, len(candidates), f"labelled {name}" if request.changed is None else "among the training rows")
+        count = min(spec.k, len(candidates))
+        drawn = np.sort(np.random.default_rng(spec.seed).choice(candidates, size=count, replace=False))
+        return Chosen(drawn, request.relabelled(drawn))
 
 
 STRATEGIES: dict[str, Strategy] = {

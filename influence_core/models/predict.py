@@ -31,6 +31,12 @@ class Predictions:
     losses: np.ndarray  # [N], nats, of the rows' labels
     features: np.ndarray  # [N, d] float32, the input of the last linear layer
 
+    @property
+    def half_features(self) -> np.ndarray:
+        """The features as they are kept, [N, d] float16, cut to what that can hold."""
+        largest = float(np.finfo(np.float16).max)
+        return np.clip(self.features, -largest, largest).astype(np.float16)
+
     def frame(self, ids: pd.Series) -> pd.DataFrame:
         """Return columns id, prediction, loss, p0 … p(C−1)."""
         table = pd.DataFrame({"id": ids.to_numpy(), "prediction": self.probabilities.argmax(1), "loss": self.losses})
@@ -107,6 +113,6 @@ def save(workspace: Workspace, split: Split, checkpoint: str | None, predictions
     folder = workspace.artefacts.make("predictions", workspace.prediction_key(split, checkpoint))
     write_parquet(folder / "predictions.parquet", table)
     temporary = folder / f".features.{uuid.uuid4().hex}.npy"
-    np.save(temporary, predictions.features.astype(np.float16), allow_pickle=False)
+    np.save(temporary, predictions.half_features, allow_pickle=False)
     temporary.replace(folder / "features.npy")
     return table

@@ -26,7 +26,8 @@ def correct_command(manifest: dict[str, Any], outcome: dict[str, Any], method: s
     for name, field in CorrectionSpec.model_fields.items():
         value = getattr(spec, name)
         if name not in PLAIN and value != field.default:
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+            option = name.replace("_", "-")
+            words += [f"--no-{option}"] if value is False else [f"--{option}", *([] if value is True else [str(value)])]
     for name, value in spec.settings.items():
         words += ["--set", f"{name}={_setting(value)}"]
     words += ["--keep", keep] if keep else []

@@ -69,7 +69,9 @@ class Correction:
     def whose(self) -> str:
         """Say where the labels that B was trained with come from."""
         count = len(self.manifest["rows"])
-        if self.spec.strategy == "opponents":
+        if self.spec.only_annotated:
+            said = f"The {count} rows of B are among those whose label annotators changed, and were trained with it."
+        elif self.spec.strategy == "opponents":
             said = f"The {count} rows of B were trained with the labels that they had."
         else:
             said = (
@@ -118,7 +120,12 @@ class Correction:
             yield "ranked by", f"{METHOD_NAMES[method]}{f' ({named})' if named else ''}, order {spec.by}"
             yield "ranked for", f"the {spec.target} label" if spec.target in ("predicted", "gold") else spec.target
         yield "weight of B", f"{percent(share)} of the batch's weight (ε = {number(about['epsilon'])})"
-        yield "batch", f"{spec.batch_size} rows with their original labels"
+        whose = "the annotators'" if spec.annotated_loss else "their original"
+        yield "batch", f"{spec.batch_size} rows with {whose} labels"
+        if not spec.dropout:
+            yield "dropout", "off"
+        if spec.batchnorm == "train":
+            yield "BatchNorm", "by the batch's statistics, running statistics moved along"
         yield "optimizer", f"{about['optimizer']['kind']}, from {STATES[about['optimizer_state']]}"
         yield "learning rate", number(about["optimizer"]["learning_rate"])
         yield "trained", f"scope {about['scope']}"

@@ -23,7 +23,7 @@ from influence_core.specs.base import (
     Split,
     Strategy,
 )
-from influence_core.specs.correcting import CorrectionSpec
+from influence_core.specs.correcting import Correcting, CorrectionSpec
 from influence_core.specs.correction_studies import CorrectionStudySpec, MislabelledSpec
 from influence_core.specs.opening import CheckSpec, OpenSpec, Sources
 from influence_core.specs.rankings import ExplainSpec, IndexSpec, PredictSpec, RankSpec, Solved, SuspectsSpec
@@ -48,6 +48,7 @@ __all__ = [
     "AnySpec",
     "Attributed",
     "CheckSpec",
+    "Correcting",
     "CorrectionSpec",
     "CorrectionStudySpec",
     "DivergenceSpec",

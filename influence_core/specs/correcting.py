@@ -12,12 +12,17 @@ def _unsaid(value: float | None) -> bool:
     return value is None
 
 
+def _in_eval(value: str) -> bool:
+    return value == "eval"
+
+
 class Correcting(Attributed):
     """What corrections of one misprediction and of several have in common: B, the training, and when to stop.
 
     The weight of B is given as ``epsilon`` or as ``share`` s = ε / (1 + ε); neither means the
     share k / (k + batch_size), "no up-sampling". The run ends ``after_flip`` steps after the flip, where
-    retention falls below ``min_retention`` if that is given, or after ``steps``.
+    retention falls below ``min_retention`` or the validation loss rises above ``max_validation_loss``
+    if these are given, or after ``steps``. Where ``only_annotated`` leaves fewer than k rows, B is smaller.
     """
 
     strategy: Strategy = "proponents"
@@ -34,8 +39,13 @@ class Correcting(Attributed):
     optimizer_state: Literal["checkpoint", "warm", "zeros"] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     after_flip: Annotated[int, Field(ge=0)] = 0
-    # both are unsaid where off, as in older manifests
+    # what follows is unsaid where it is off, as in older manifests
     min_retention: Annotated[float | None, Field(gt=0, le=1, exclude_if=_unsaid)] = None
+    max_validation_loss: Annotated[float | None, Field(gt=0, exclude_if=_unsaid)] = None  # nats, mean over rows
+    only_annotated: Annotated[bool, Field(exclude_if=operator.not_)] = False  # B: rows whose label annotators changed
+    annotated_loss: Annotated[bool, Field(exclude_if=operator.not_)] = False  # L too has the annotators' labels
+    dropout: Annotated[bool, Field(exclude_if=operator.truth)] = True
+    batchnorm: Annotated[Literal["eval", "train"], Field(exclude_if=_in_eval)] = "eval"
     # also say at each step what influence predicts (Eq. 6, Eq. 2)
     predict: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
@@ -43,14 +53,20 @@ class Correcting(Attributed):
     def _one_weight(self) -> Self:
         if self.epsilon is not None and self.share is not None:
             raise ValueError(f"give epsilon ({self.epsilon}) or share ({self.share}), not both")
+        if self.predict and self.batchnorm == "train":
+            raise ValueError("predict with batchnorm = train: what influence predicts is not read there, give one")
         return self
 
     @property
     def weight(self) -> float:
-        """The weight ε of l_B in L + ε·l_B."""
+        """The weight ε of l_B in L + ε·l_B, for k rows."""
+        return self.weight_of(self.k)
+
+    def weight_of(self, rows: int) -> float:
+        """Return the weight ε of l_B for so many rows."""
         if self.epsilon is not None:
             return self.epsilon
-        share = self.k / (self.k + self.batch_size) if self.share is None else self.share
+        share = rows / (rows + self.batch_size) if self.share is None else self.share
         return share / (1 - share)
 
 

@@ -1,5 +1,6 @@
 """Specs of predictions, indexes and rankings."""
 
+import operator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -45,6 +46,7 @@ class RankSpec(Attributed):
     by: Order = "cosine"
     top: Annotated[int, Field(ge=1, le=100_000)] = 50
     refresh: bool = False  # re-project training rows relabelled since the products were made
+    only_annotated: Annotated[bool, Field(exclude_if=operator.not_)] = False  # rows whose label annotators changed
 
 
 class ExplainSpec(Attributed):

@@ -1,11 +1,13 @@
 """The optimizer of a trajectory and the state it starts from: the checkpoint's, warmed, or zeros."""
 
+import hashlib
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -74,6 +76,10 @@ def start_state(
             "seed": step.seed,
             "dropout": step.dropout,
         }
+        if not np.array_equal(step.rows.labels, workspace.train["label"]):  # annotators' labels in the loss
+            key["labels"] = hashlib.sha256(step.rows.labels.tobytes()).hexdigest()
+        if step.batchnorm_train:
+            key["batchnorm"] = "train"
         if step.classifier.dtype != torch.float32:  # single precision is left out: states made before are found
             key["dtype"] = str(step.classifier.dtype)
         file = workspace.artefacts.make("warm", key) / "state.safetensors"

@@ -5,7 +5,7 @@ from typing import Any
 from influence_core.charts import number, percent
 from influence_core.estimates import TANGENT, TANGENT_COPIES
 from influence_core.settings import METHOD_NAMES
-from influence_core.specs import DEFAULT_RATE, WARM_BATCHES, CorrectionSpec, TrajectorySpec
+from influence_core.specs import DEFAULT_RATE, WARM_BATCHES, Correcting, CorrectionSpec, TrajectorySpec
 from influence_core.workspace import Checkpoint
 from pages.components import ranking_words
 
@@ -56,6 +56,8 @@ def stop_words(spec: CorrectionSpec) -> str:
     """Say when the run ends."""
     when = "at the flip" if spec.after_flip == 0 else f"{steps(spec.after_flip)} after the flip"
     low = "" if spec.min_retention is None else f", or when retention is below {percent(spec.min_retention)}"
+    if spec.max_validation_loss is not None:
+        low += f", or when the validation loss is above {number(spec.max_validation_loss)}"
     return f"stops {when}{low}, at most {steps(spec.steps)}"
 
 
@@ -97,6 +99,8 @@ def optimizer_words(spec: CorrectionSpec | TrajectorySpec, checkpoint: Checkpoin
 def rows_words(spec: CorrectionSpec) -> str:
     """Say which rows B is made of and how they were picked."""
     said = f"{STRATEGIES[spec.strategy]}: {rows(spec.k)}"
+    if spec.only_annotated:
+        said += " (at most, of those whose label annotators changed, with that label)"
     if spec.strategy == "random":
         return f"{said}, seed {spec.seed}"
     loss = f"{spec.target} label" if spec.target in ("predicted", "gold") else f"label “{spec.target}”"
@@ -120,12 +124,14 @@ def outcome_words(outcome: dict[str, Any], spec: CorrectionSpec, desired: str) -
 
 
 def _below(outcome: dict[str, Any], spec: CorrectionSpec) -> str:
-    """Say that retention ended the run, where it did."""
-    found = outcome.get("retention_at_stop")
-    if found is None or spec.min_retention is None:
-        return ""
-    asked = percent(spec.min_retention)
-    return f" It stopped at step {outcome['steps']}: retention was {percent(found)}, below {asked}."
+    """Say that retention or the validation loss ended the run, where they did."""
+    retention, loss = outcome.get("retention_at_stop"), outcome.get("validation_loss_at_stop")
+    said = f" It stopped at step {outcome.get('steps')}:"
+    if retention is not None and spec.min_retention is not None:
+        return f"{said} retention was {percent(retention)}, below {percent(spec.min_retention)}."
+    if loss is not None and spec.max_validation_loss is not None:
+        return f"{said} the validation loss was {number(loss)}, above {number(spec.max_validation_loss)}."
+    return ""
 
 
 def halves_words(outcome: dict[str, Any]) -> str | None:
@@ -155,9 +161,22 @@ def predicting_cost_words(kind: str) -> str:
     )
 
 
+def modes_words(spec: Correcting) -> str:
+    """Say what differs from the usual training: dropout, BatchNorm, whose labels; "" for nothing."""
+    said = [
+        "without dropout" if not spec.dropout else "",
+        "BatchNorm by the batch's statistics" if spec.batchnorm == "train" else "",
+        "annotators' labels in every batch" if spec.annotated_loss else "",
+    ]
+    found = ", ".join(filter(None, said))
+    return f"{found[0].upper()}{found[1:]}." if found else ""
+
+
 def settings_words(spec: CorrectionSpec, checkpoint: Checkpoint) -> str:
     """Say all settings, a line each: rows, weight, optimizer and stop rule, and the predicted curves if drawn."""
     said = [f"{rows_words(spec)}.", share_words(spec), f"{optimizer_words(spec, checkpoint)}; {stop_words(spec)}."]
+    if modes := modes_words(spec):
+        said.append(modes)
     if spec.predict:
         said.append("Beside the run, what influence predicts of it: by the exact Jacobian (Eq. 6) and by TracIn's sum.")
     return "\n".join(said)
