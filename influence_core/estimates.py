@@ -20,6 +20,7 @@ from influence_core.sizes import scope_size, tensors_size, warm_kept
 from influence_core.specs import (
     RETENTION_ROWS,
     WARM_BATCHES,
+    CorrectionSetSpec,
     CorrectionSpec,
     DivergenceSpec,
     ExplainSpec,
@@ -77,6 +78,7 @@ AnyEstimated = (
     | SuspectsSpec
     | IndexSpec
     | CorrectionSpec
+    | CorrectionSetSpec
     | HorizonSpec
     | ForecastSpec
     | StudySpec
@@ -131,6 +133,8 @@ def _cost(workspace: "Workspace", spec: AnyEstimated) -> Cost:
     if isinstance(spec, FadingSpec | DivergenceSpec | TracinErrorSpec):
         found = study_cost(workspace, spec, TANGENT)
         return _warming(workspace, spec) + found if found.forward else found
+    if isinstance(spec, CorrectionSetSpec):
+        return _correcting_all(workspace, spec)
     return _indexing(workspace, spec) if isinstance(spec, IndexSpec) else _correcting(workspace, spec)
 
 
@@ -190,6 +194,18 @@ def _correcting(workspace: "Workspace", spec: CorrectionSpec) -> Cost:
     )
     ranking = Cost() if spec.strategy == "random" else _ranking(workspace, ranking_spec(workspace, spec))
     return ranking + _predicting(workspace, split) + steps
+
+
+def _correcting_all(workspace: "Workspace", spec: CorrectionSetSpec) -> Cost:
+    """Return the rankings of all, and the steps: one trajectory has every example's rows beside the batch."""
+    alone = [spec.alone(example) for example in spec.examples]
+    rankings = Cost()
+    if spec.strategy != "random":
+        for each in alone:
+            rankings += _ranking(workspace, ranking_spec(workspace, each))
+    more = len(alone) - 1
+    rows = Cost(trained=2 * spec.steps * spec.k * more, forward=2 * spec.steps * more)
+    return rankings + _correcting(workspace, alone[0].model_copy(update={"strategy": "random"})) + rows
 
 
 def _trusting(workspace: "Workspace", spec: HorizonSpec) -> Cost:

@@ -67,6 +67,39 @@ class Step(Event):
     additive_probability: Unsaid = None
 
 
+class Reading(BaseModel):
+    """One of several corrected rows after a step: as in `Step`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    example: str
+    loss: float
+    probability: float
+    prediction: str
+    base_probability: float
+    base_prediction: str
+
+
+class SetStep(Event):
+    """One step of a correction of several rows together, from step 0; what they share is as in `Step`.
+
+    ``flipped`` counts those that are predicted as desired. ``near_retention`` is of the half of the
+    retention rows most similar to any of the corrected ones.
+    """
+
+    type: Literal["set-step"] = "set-step"
+    step: int
+    flipped: int
+    examples: list[Reading]
+    divergence: float
+    integrated_lr: float
+    retention: float
+    changed: list[str]
+    near_retention: Unsaid = None
+    far_retention: Unsaid = None
+    validation_loss: Unsaid = None
+
+
 class Correlation(BaseModel):
     """R(t) of one method at one step; None where it is not defined (all shifts equal)."""
 
@@ -97,7 +130,8 @@ class Result(Event):
     value: dict[str, Any]
 
 
-Written = Progress | Step | Fading | Result
+AnyStep = Step | SetStep
+Written = Progress | Step | SetStep | Fading | Result
 AnyEvent = Annotated[Written, Field(discriminator="type")]
 Events = Iterator[Written]
 

@@ -7,14 +7,17 @@ what the data shows, at the flip if there was one, otherwise at the last step.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import plotly.graph_objects as go
 
 from influence_core.charts import theme
 from influence_core.charts.predicted import add_curves, parting, span, with_room
-from influence_core.events import Step
+from influence_core.events import AnyStep, SetStep, Step
 
-NEAR_AND_FAR: tuple[tuple[str, Callable[[Step], float | None], str], ...] = (
+S = TypeVar("S", Step, SetStep)
+
+NEAR_AND_FAR: tuple[tuple[str, Callable[[AnyStep], float | None], str], ...] = (
     ("the similar half", lambda step: step.near_retention, "dash"),
     ("the others", lambda step: step.far_retention, "dot"),
 )
@@ -64,7 +67,7 @@ def loss(steps: Sequence[Step], desired: str, flip_step: int | None, revision: s
     return _whole_steps(with_room(figure), steps)
 
 
-def divergence(steps: Sequence[Step], desired: str, flip_step: int | None, revision: str = "") -> go.Figure:
+def divergence(steps: Sequence[S], desired: str, flip_step: int | None, revision: str = "") -> go.Figure:
     """Draw ‖θ_ε − θ_0‖ on a log axis against Σ η, the learning rate summed over steps (paper, Sec. 5.1).
 
     A log axis has no zero: such steps (step 0 at least) are left out, as are distances that are not
@@ -124,7 +127,7 @@ def divergence(steps: Sequence[Step], desired: str, flip_step: int | None, revis
     return figure
 
 
-def retention(steps: Sequence[Step], desired: str, flip_step: int | None, revision: str = "") -> go.Figure:
+def retention(steps: Sequence[S], desired: str, flip_step: int | None, revision: str = "") -> go.Figure:
     """Draw the share (%) of the retention rows that are predicted as at step 0, with the flip marked.
 
     Quieter beside it, where they were read: the half most similar to the corrected row, and the rest.
@@ -179,7 +182,7 @@ def retention(steps: Sequence[Step], desired: str, flip_step: int | None, revisi
     return _whole_steps(figure, steps)
 
 
-def _halves(end: Step) -> str:
+def _halves(end: AnyStep) -> str:
     """Say how the similar half and the rest stand; nothing where they were not read or nothing changed."""
     near, far = end.near_retention, end.far_retention
     if near is None or far is None or not end.changed:
@@ -211,7 +214,7 @@ def _two_lines(steps: Sequence[Step], flip_step: int | None, what: str, within: 
     return figure
 
 
-def _whole_steps(figure: go.Figure, steps: Sequence[Step]) -> go.Figure:
+def _whole_steps(figure: go.Figure, steps: Sequence[AnyStep]) -> go.Figure:
     if len(steps) <= 10:  # with so few steps plotly would put ticks between them
         figure.update_xaxes(dtick=1)
     return figure
@@ -219,10 +222,10 @@ def _whole_steps(figure: go.Figure, steps: Sequence[Step]) -> go.Figure:
 
 def _mark_flip(
     figure: go.Figure,
-    steps: Sequence[Step],
+    steps: Sequence[S],
     flip_step: int | None,
-    x: Callable[[Step], float],
-    y: Callable[[Step], float],
+    x: Callable[[S], float],
+    y: Callable[[S], float],
 ) -> None:
     flip = _flip(steps, flip_step)
     if flip is None:
@@ -259,24 +262,24 @@ def _course(steps: Sequence[Step], flip_step: int | None, value: Callable[[Step]
     return f"{moved} from {before} to {now}{unit} {when}"
 
 
-def _when(end: Step, flip_step: int | None) -> str:
+def _when(end: AnyStep, flip_step: int | None) -> str:
     if end.step == flip_step:
         return "at the flip" if end.step else "at step 0, where the label is predicted already"
     return f"after {end.step:,} {'step' if end.step == 1 else 'steps'}" if end.step else "at step 0"
 
 
-def _flip(steps: Sequence[Step], flip_step: int | None) -> Step | None:
+def _flip(steps: Sequence[S], flip_step: int | None) -> S | None:
     return next((step for step in steps if step.step == flip_step), None)
 
 
-def _positions(steps: Sequence[Step], flip_step: int | None) -> list[int]:
+def _positions(steps: Sequence[AnyStep], flip_step: int | None) -> list[int]:
     return [at for at, step in enumerate(steps) if step.step == flip_step]
 
 
-def _count(steps: Sequence[Step]) -> str:
+def _count(steps: Sequence[AnyStep]) -> str:
     return f"{len(steps) - 1:,} {'step' if len(steps) == 2 else 'steps'}"
 
 
-def _mode(points: Sequence[Step]) -> str:
+def _mode(points: Sequence[AnyStep]) -> str:
     # A line of one point draws nothing; many markers hide the line.
     return "lines+markers" if len(points) <= 60 else "lines"

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from influence_core.cli.correction_set import correct_together
 from influence_core.cli.output import Checkpoint, Json, Name, Scope, emit, follow, given, number, pairs, run_here
 from influence_core.cli.settings import Method, SetOptions, settings_of
 from influence_core.errors import UserError
@@ -64,7 +65,9 @@ def index(
 
 def correct(
     workspace: Name,
-    example: Annotated[list[str], typer.Option(help="id of a mispredicted validation or test row")],
+    example: Annotated[
+        list[str], typer.Option(help="id of a mispredicted validation or test row; several are corrected together")
+    ],
     strategy: Annotated[
         str | None, typer.Option(help="proponents (default), opponents, random, or permuted: another misprediction's")
     ] = None,
@@ -100,15 +103,16 @@ def correct(
     predict: Annotated[
         bool, typer.Option("--predict", help="also what influence predicts of each step (Eq. 6, and TracIn's Eq. 2)")
     ] = False,
+    group_by: Annotated[
+        str | None, typer.Option(help="of several: a group of rows per example (default), all, cell or annotator")
+    ] = None,
+    group_epsilon: Annotated[list[float] | None, typer.Option(help="of several: ε of each group, in order")] = None,
     keep: Annotated[str | None, typer.Option(help="keep the result as a checkpoint of this name")] = None,
     json: Json = False,
 ) -> None:
-    """Correct a misprediction by a few steps on influential rows, beside the uncorrected run."""
-    if len(example) != 1:
-        raise UserError(f"{len(example)} examples were given: correct one at a time")
+    """Correct a misprediction, or several together, by a few steps on influential rows, beside the uncorrected run."""
     found = Workspace.open(workspace)
     options = given(
-        example=example[0],
         strategy=strategy,
         method=method,
         settings=settings_of(method, settings),
@@ -135,7 +139,13 @@ def correct(
         batchnorm=batchnorm,
         predict=predict,
     )
-    spec = found.spec(CorrectionSpec, options)
+    if len(example) > 1:
+        groups = given(group_by=group_by, epsilons=tuple(group_epsilon) if group_epsilon else None)
+        correct_together(found, {**options, **groups, "examples": example}, keep, json)
+        return
+    if group_by is not None or group_epsilon:
+        raise UserError("--group-by and --group-epsilon are for several examples: give --example more than once")
+    spec = found.spec(CorrectionSpec, {**options, "example": example[0]})
     if keep is not None:
         found.checkpoint_folder(keep)  # refuses the name before anything slow
     with tempfile.TemporaryDirectory() as temporary:

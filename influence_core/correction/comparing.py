@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from influence_core.artefacts import write_parquet
-from influence_core.correction.setting import Setting
 from influence_core.events import Progress, through
 from influence_core.keeping import AFTER, FEATURES
 from influence_core.models.classifier import Parameters
@@ -16,12 +15,13 @@ from influence_core.models.predict import Predictions, predict
 from influence_core.models.predict import run as predict_split
 from influence_core.models.prefix import Opened
 from influence_core.specs import PredictSpec, Split
+from influence_core.workspace import Workspace
 
 SPLIT: Split = "test"  # whose figures are the result's own
 
 
 def compare(
-    setting: Setting, opened: Opened, parameters: Parameters, result: Path
+    workspace: Workspace, checkpoint: str | None, opened: Opened, parameters: Parameters, result: Path
 ) -> Iterator[Progress | dict[str, Any]]:
     """Predict test and, where the workspace has one, validation with the corrected parameters.
 
@@ -29,15 +29,15 @@ def compare(
     """
     found: dict[Split, dict[str, Any]] = {}
     for split in AFTER:
-        if len(setting.workspace.dataset.splits.get(split, ())):
-            found[split] = yield from through(_compare(setting, opened, parameters, result, split), dict)
+        if len(workspace.dataset.splits.get(split, ())):
+            asked = _compare(workspace, checkpoint, opened, parameters, result, split)
+            found[split] = yield from through(asked, dict)
     yield {**found[SPLIT], **{str(split): about for split, about in found.items() if split != SPLIT}}
 
 
 def _compare(
-    setting: Setting, opened: Opened, parameters: Parameters, result: Path, split: Split
+    workspace: Workspace, checkpoint: str | None, opened: Opened, parameters: Parameters, result: Path, split: Split
 ) -> Iterator[Progress | dict[str, Any]]:
-    workspace, checkpoint = setting.workspace, setting.spec.checkpoint
     if workspace.predictions(split, checkpoint) is None:
         asked = PredictSpec(workspace=workspace.name, checkpoint=checkpoint, split=split)
         yield from (event for event in predict_split(asked, result) if isinstance(event, Progress))

@@ -1,5 +1,7 @@
 """What a correction reads after each step: the corrected row, the retention rows, and what influence predicted."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -41,25 +43,61 @@ def validation_rows(workspace: Workspace) -> list[int]:
     return sorted(np.random.default_rng(VALIDATION_SEED).permutation(n)[:VALIDATION_ROWS].tolist())
 
 
-class Reader:
-    """Reads the corrected row and the retention rows after each step."""
+class Retained:
+    """Reads after each step the rows whose predictions should stay, and the validation loss where it may end a run."""
 
-    def __init__(self, setting: Setting, opened: Opened, start: Parameters, epsilon: float) -> None:
-        self.setting, self.opened, self.epsilon = setting, opened, epsilon
-        self.target = few_rows(setting, opened, setting.split, [setting.row], [setting.desired])
-        numbers = [setting.workspace.locate(example)[1] for example in setting.retention_ids]
-        self.retained = few_rows(setting, opened, "test", numbers) if numbers else None
-        self.near = None if setting.near_ids is None else np.isin(setting.retention_ids, setting.near_ids)
+    def __init__(
+        self, setting: Setting, opened: Opened, start: Parameters, ids: list[str], near_ids: list[str] | None
+    ) -> None:
+        self.opened, self.ids = opened, ids
+        numbers = [setting.workspace.locate(example)[1] for example in ids]
+        self.batch = few_rows(setting, opened, "test", numbers) if numbers else None
+        self.near = None if near_ids is None else np.isin(ids, near_ids)
         self.first = self._predictions(start)
         self.validation: Batch | None = None
         if setting.spec.max_validation_loss is not None:
             self.validation = few_rows(setting, opened, "validation", validation_rows(setting.workspace))
 
     def _predictions(self, parameters: Parameters) -> np.ndarray:
-        if self.retained is None:
+        if self.batch is None:
             return np.zeros(0, dtype=np.int64)
         with torch.no_grad():
-            return self.opened.classifier.logits(self.retained, parameters).argmax(1).cpu().numpy()
+            return self.opened.classifier.logits(self.batch, parameters).argmax(1).cpu().numpy()
+
+    def read(self, parameters: Parameters) -> dict[str, Any]:
+        """Return the fields of a `Step` that are about these rows."""
+        differs = self._predictions(parameters) != self.first
+        changed = [example for example, other in zip(self.ids, differs, strict=True) if other]
+        return {
+            "retention": 1 - len(changed) / max(1, len(self.first)),
+            "changed": changed,
+            "validation_loss": self._validation_loss(parameters),
+            **self._halves(differs),
+        }
+
+    def _validation_loss(self, parameters: Parameters) -> float | None:
+        if self.validation is None:
+            return None
+        with torch.no_grad():
+            return float(self.opened.classifier.losses(self.validation, parameters).double().mean())
+
+    def _halves(self, differs: np.ndarray) -> dict[str, float]:
+        """Return retention of the near rows and of the others, from which differ [n]."""
+        if self.near is None:
+            return {}
+        return {
+            "near_retention": float(1 - differs[self.near].mean()),
+            "far_retention": float(1 - differs[~self.near].mean()),
+        }
+
+
+class Reader:
+    """Reads the corrected row and the retention rows after each step."""
+
+    def __init__(self, setting: Setting, opened: Opened, start: Parameters, epsilon: float) -> None:
+        self.setting, self.opened, self.epsilon = setting, opened, epsilon
+        self.target = few_rows(setting, opened, setting.split, [setting.row], [setting.desired])
+        self.retained = Retained(setting, opened, start, setting.retention_ids, setting.near_ids)
 
     def _target(self, parameters: Parameters) -> tuple[float, float, str]:
         """Return loss (as the classifier defines it) and probability of the desired label, and the prediction."""
@@ -76,8 +114,6 @@ class Reader:
         loss, probability, prediction = self._target(own)
         base = evaluated(item.base_parameters, item.base_optimizer_state)
         base_loss, base_probability, base_prediction = self._target(base)
-        differs = self._predictions(own) != self.first
-        changed = [example for example, other in zip(self.setting.retention_ids, differs, strict=True) if other]
         return Step(
             step=item.t,
             loss=loss,
@@ -88,27 +124,9 @@ class Reader:
             base_prediction=base_prediction,
             divergence=item.divergence,
             integrated_lr=item.integrated_lr,
-            retention=1 - len(changed) / max(1, len(self.first)),
-            changed=changed,
-            validation_loss=self._validation_loss(own),
-            **self._halves(differs),
+            **self.retained.read(own),
             **self._predicted(item, tangents, base_loss, base_probability),
         )
-
-    def _validation_loss(self, parameters: Parameters) -> float | None:
-        if self.validation is None:
-            return None
-        with torch.no_grad():
-            return float(self.opened.classifier.losses(self.validation, parameters).double().mean())
-
-    def _halves(self, differs: np.ndarray) -> dict[str, float]:
-        """Return retention of the rows near to the corrected one and of the others, from which differ [n]."""
-        if self.near is None:
-            return {}
-        return {
-            "near_retention": float(1 - differs[self.near].mean()),
-            "far_retention": float(1 - differs[~self.near].mean()),
-        }
 
     def _predicted(
         self, item: Lockstep, tangents: Tangents | None, base_loss: float, base_probability: float

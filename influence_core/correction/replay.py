@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -19,7 +20,7 @@ from influence_core.events import Progress, through
 from influence_core.fingerprints import tensors_fingerprint
 from influence_core.models.prefix import Opened, open_scope, open_whole
 from influence_core.replays import Replayed
-from influence_core.specs import CorrectionSpec, parse_spec
+from influence_core.specs import Correcting, parse_spec
 from influence_core.trajectory.lockstep import lockstep
 from influence_core.trajectory.optimizers import OptimizerSpec
 from influence_core.versions import versions
@@ -73,13 +74,10 @@ def _opened(workspace: Workspace, manifest: dict[str, Any]) -> Opened:
 def _again(workspace: Workspace, opened: Opened, manifest: dict[str, Any]) -> Iterator[Progress | dict[str, Tensor]]:
     """Yield progress, then the trained tensors by the names that the checkpoint's file has for them."""
     spec = parse_spec({**manifest["spec"], "checkpoint": manifest["checkpoint"], "scope": manifest["scope"]})
-    assert isinstance(spec, CorrectionSpec)
+    assert isinstance(spec, Correcting)
     optimizer = OptimizerSpec(**{**manifest["optimizer"], "undecayed": tuple(manifest["optimizer"]["undecayed"])})
-    places = workspace.places(manifest["rows"])
-    numbers = torch.tensor([places[row][1] for row in manifest["rows"]]).numpy()
-    labels = [workspace.label_index(label) for label in manifest["row_labels"]]
-    group = Group(numbers, labels, manifest["epsilon"])
-    asked = training(workspace, opened, spec, optimizer, manifest["optimizer_state"], [group], manifest["cursor"])
+    groups = [_group(workspace, about) for about in manifest.get("groups", [manifest])]  # one, unless several say so
+    asked = training(workspace, opened, spec, optimizer, manifest["optimizer_state"], groups, manifest["cursor"])
     own = yield from through(asked, Training)
     total = int(manifest["steps"])
     # both trajectories, as in the run: the same operations give the same bits
@@ -87,6 +85,13 @@ def _again(workspace: Workspace, opened: Opened, manifest: dict[str, Any]) -> It
         yield Progress(phase=PHASE, done=now.t, total=total, unit="steps")
     with safe_open(Path(workspace.checkpoint(spec.checkpoint).path) / WEIGHTS, "pt") as file:
         yield trained(opened, now, file.keys())
+
+
+def _group(workspace: Workspace, about: dict[str, Any]) -> Group:
+    """Return a manifest's rows, labels and weight."""
+    places = workspace.places(about["rows"])
+    numbers = np.array([places[row][1] for row in about["rows"]], dtype=np.int64)
+    return Group(numbers, [workspace.label_index(label) for label in about["row_labels"]], about["epsilon"])
 
 
 def _compared(

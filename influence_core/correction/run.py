@@ -13,7 +13,7 @@ from influence_core.correction.setting import Setting, choose, prepare
 from influence_core.correction.strategies import Chosen
 from influence_core.correction.training import Group, Training, training
 from influence_core.errors import RunFailedError
-from influence_core.events import Events, Result, Step, through
+from influence_core.events import Events, Result, SetStep, Step, through
 from influence_core.home import write_json
 from influence_core.models.prefix import open_scope
 from influence_core.runs.stopping import stop_requested
@@ -66,9 +66,9 @@ def run(spec: CorrectionSpec, result: Path) -> Events:
     assert last is not None
     outcome = {**_outcome(spec, steps, desired), "stale": chosen.stale}
     outcome.update(noted(proponents_of=chosen.proponents_of, desired_share=chosen.desired_share))
-    outcome.update(
-        (yield from through(compare(setting, opened, evaluated(last.parameters, last.optimizer_state), result), dict))
-    )
+    reached = evaluated(last.parameters, last.optimizer_state)
+    comparing = compare(workspace, spec.checkpoint, opened, reached, result)
+    outcome.update((yield from through(comparing, dict)))
     write_json(result / "result.json", outcome)
     yield Result(value=outcome)
 
@@ -81,14 +81,16 @@ def flip_step(steps: list[Step], desired: str) -> int | None:
 def over(spec: CorrectionSpec, steps: list[Step], desired: str) -> bool:
     """Return whether a stop rule of the spec holds at the last of the steps made so far."""
     flip, last = flip_step(steps, desired), steps[-1]
-    return (flip is not None and last.step >= flip + spec.after_flip) or _below(spec, last) or _above(spec, last)
+    return (flip is not None and last.step >= flip + spec.after_flip) or below(spec, last) or above(spec, last)
 
 
-def _below(spec: CorrectionSpec, step: Step) -> bool:
+def below(spec: Correcting, step: Step | SetStep) -> bool:
+    """Return whether retention is so low that the run ends."""
     return spec.min_retention is not None and step.retention < spec.min_retention
 
 
-def _above(spec: Correcting, step: Step) -> bool:
+def above(spec: Correcting, step: Step | SetStep) -> bool:
+    """Return whether the validation loss is so high that the run ends."""
     limit, found = spec.max_validation_loss, step.validation_loss
     return limit is not None and found is not None and found > limit
 
@@ -111,7 +113,7 @@ def _outcome(spec: CorrectionSpec, steps: list[Step], desired: str) -> dict[str,
         **noted(
             near_retention=at.near_retention,
             far_retention=at.far_retention,
-            retention_at_stop=steps[-1].retention if _below(spec, steps[-1]) else None,
-            validation_loss_at_stop=steps[-1].validation_loss if _above(spec, steps[-1]) else None,
+            retention_at_stop=steps[-1].retention if below(spec, steps[-1]) else None,
+            validation_loss_at_stop=steps[-1].validation_loss if above(spec, steps[-1]) else None,
         ),
     }

@@ -1,10 +1,11 @@
 """What a correction leaves behind, so that it can be kept and repeated: parameters, optimizer state, manifest."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -15,11 +16,12 @@ from influence_core.correction.strategies import Chosen
 from influence_core.home import write_json
 from influence_core.models.prefix import Opened
 from influence_core.models.tensor_names import file_names
+from influence_core.specs import Correcting
 from influence_core.trajectory.lockstep import Lockstep
 from influence_core.trajectory.optimizers import OptimizerSpec
 from influence_core.trajectory.start import Start
 from influence_core.versions import versions
-from influence_core.workspace import WEIGHTS, now
+from influence_core.workspace import WEIGHTS, Workspace, now
 
 
 def noted(**facts: Any) -> dict[str, Any]:
@@ -48,8 +50,44 @@ def save(
     last: Lockstep,
     result: Path,
 ) -> None:
-    """Leave parameters, optimizer state and the manifest where `keeping` finds them."""
-    workspace, spec = setting.workspace, setting.spec
+    """Leave a correction of one misprediction: what it was, beside what `leave` leaves."""
+    workspace, names = setting.workspace, setting.workspace.label_names
+    own = {
+        "stale": chosen.stale,
+        "predicted": names[setting.predicted],
+        "desired": names[setting.desired],
+        "epsilon": setting.spec.weight_of(len(chosen.numbers)),
+        **rows_of_group(workspace, chosen.numbers, chosen.labels),
+        "retention_rows": setting.retention_ids,
+        **noted(near_rows=setting.near_ids, proponents_of=chosen.proponents_of, desired_share=chosen.desired_share),
+    }
+    leave(workspace, setting.spec, setting.labels.cursor, opened, optimizer, start, last, result, own)
+
+
+def rows_of_group(workspace: Workspace, numbers: np.ndarray, labels: Sequence[int] | np.ndarray) -> dict[str, Any]:
+    """Return rows and labels ([n] both) as a manifest names them."""
+    ids, names = workspace.train["id"], workspace.label_names
+    return {
+        "rows": [str(ids.iloc[int(number)]) for number in numbers],
+        "row_labels": [names[int(label)] for label in labels],
+    }
+
+
+def leave(
+    workspace: Workspace,
+    spec: Correcting,
+    cursor: int,
+    opened: Opened,
+    optimizer: OptimizerSpec,
+    start: Start,
+    last: Lockstep,
+    result: Path,
+    own: dict[str, Any],
+) -> None:
+    """Leave parameters, optimizer state and the manifest where `keeping` finds them; ``own`` tells what was corrected.
+
+    ``cursor`` is that of the labels that the run saw.
+    """
     result.mkdir(parents=True, exist_ok=True)
     checkpoint = workspace.checkpoint(spec.checkpoint)
     with safe_open(Path(checkpoint.path) / WEIGHTS, "pt") as file:  # what is kept has the names that the file has
@@ -62,19 +100,12 @@ def save(
         "data": workspace.data_fingerprint,
         "checkpoint": checkpoint.name,
         "checkpoint_fingerprint": checkpoint.fingerprint,
-        "cursor": setting.labels.cursor,
-        "stale": chosen.stale,
+        "cursor": cursor,
         "scope": opened.scope.name,
         "prefix": opened.reason or "kept",
-        "predicted": workspace.label_names[setting.predicted],
-        "desired": workspace.label_names[setting.desired],
-        "epsilon": spec.weight_of(len(chosen.numbers)),
+        **own,
         "optimizer": asdict(optimizer),
         "optimizer_state": start.source,
-        "rows": [workspace.train["id"].iloc[int(number)] for number in chosen.numbers],
-        "row_labels": [workspace.label_names[int(label)] for label in chosen.labels],
-        "retention_rows": setting.retention_ids,
-        **noted(near_rows=setting.near_ids, proponents_of=chosen.proponents_of, desired_share=chosen.desired_share),
         "steps": last.t,
         "threads": torch.get_num_threads(),
         "device": str(opened.whole.device),

@@ -35,7 +35,8 @@ class Predictions:
     def half_features(self) -> np.ndarray:
         """The features as they are kept, [N, d] float16, cut to what that can hold."""
         largest = float(np.finfo(np.float16).max)
-        return np.clip(self.features, -largest, largest).astype(np.float16)
+        kept: np.ndarray = np.clip(self.features, -largest, largest).astype(np.float16)
+        return kept
 
     def frame(self, ids: pd.Series) -> pd.DataFrame:
         """Return columns id, prediction, loss, p0 … p(C−1)."""

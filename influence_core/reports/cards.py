@@ -87,13 +87,9 @@ def base_of(parent: Checkpoint) -> str:
 def _body(
     correction: Correction, name: str, parent: Checkpoint, config: dict[str, Any], channels: int
 ) -> Iterator[str]:
-    about, workspace = correction.manifest, correction.workspace
+    workspace = correction.workspace
     yield f"# {name}"
-    yield (
-        f"A checkpoint that was corrected by {about['steps']} fine-tuning steps so that one misprediction changes: "
-        f"{correction.split} row {code(correction.spec.example)}, true {code(correction.truth)}, predicted "
-        f"{code(about['predicted'])}, desired {code(about['desired'])}. It starts from {code(base_of(parent))}."
-    )
+    yield _what(correction) + f" It starts from {code(base_of(parent))}."
     yield _span(correction.ending)
     if (said := caution(correction.outcome)) is not None:
         yield f"> **Before you use it.** {said}"
@@ -107,7 +103,7 @@ def _body(
             f"{code(event.annotator)}, {event.at}"
             for event in events[-LISTED:]
         )
-    yield f"Rows of B: {listed(about['rows'], LISTED)}; all of them with their labels are in `correction.json`."
+    yield f"Rows of B: {listed(correction.rows, LISTED)}; all of them with their labels are in `correction.json`."
     yield "## Before and after"
     yield from _figures(correction)
     yield "## Load it"
@@ -123,6 +119,20 @@ def _body(
     yield "## Made of"
     yield _pairs(correction.provenance)
     yield f"Written by influence-debugger {__version__}."
+
+
+def _what(correction: Correction) -> str:
+    """Say which mispredictions were to change."""
+    rows = [
+        f"{each.split} row {code(each.example)}, true {code(each.truth)}, predicted {code(each.predicted)}, desired "
+        f"{code(each.desired)}"
+        for each in correction.examples
+    ]
+    done = f"A checkpoint that was corrected by {correction.manifest['steps']} fine-tuning steps so that"
+    if len(rows) == 1:
+        return f"{done} one misprediction changes: {rows[0]}."
+    more = f"; and {len(rows) - LISTED} more" if len(rows) > LISTED else ""
+    return f"{done} {len(rows)} mispredictions change together: {'; '.join(rows[:LISTED])}{more}."
 
 
 def _figures(correction: Correction) -> Iterator[str]:

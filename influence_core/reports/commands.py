@@ -4,10 +4,11 @@ import json
 import shlex
 from typing import Any
 
-from influence_core.specs import CorrectionSpec, parse_spec
+from influence_core.specs import CorrectionSetSpec, CorrectionSpec, parse_spec
 
 PROGRAM = ("python", "-m", "influence_core")
-PLAIN = ("kind", "workspace", "example", "settings")  # fields that are not written as --name value
+# fields that are not written as --name value
+PLAIN = ("kind", "workspace", "example", "examples", "epsilons", "settings")
 
 
 def correct_command(manifest: dict[str, Any], outcome: dict[str, Any], method: str | None, keep: str | None) -> str:
@@ -17,13 +18,16 @@ def correct_command(manifest: dict[str, Any], outcome: dict[str, Any], method: s
     change; a run that was stopped early says the steps that it made. ``method`` is the ranking's.
     """
     spec = parse_spec({**manifest["spec"], "checkpoint": manifest["checkpoint"], "scope": manifest["scope"]})
-    assert isinstance(spec, CorrectionSpec)
+    assert isinstance(spec, CorrectionSpec | CorrectionSetSpec)
     given: dict[str, Any] = {"method": spec.method or method}
     if _stopped(spec, manifest, outcome):
         given["steps"] = manifest["steps"]
     spec = spec.model_copy(update=given)
-    words = [*PROGRAM, "correct", spec.workspace, "--example", spec.example]
-    for name, field in CorrectionSpec.model_fields.items():
+    examples = spec.examples if isinstance(spec, CorrectionSetSpec) else (spec.example,)
+    words = [*PROGRAM, "correct", spec.workspace, *(word for each in examples for word in ("--example", each))]
+    if isinstance(spec, CorrectionSetSpec):
+        words += [word for each in spec.epsilons for word in ("--group-epsilon", str(each))]
+    for name, field in type(spec).model_fields.items():
         value = getattr(spec, name)
         if name not in PLAIN and value != field.default:
             option = name.replace("_", "-")
@@ -39,7 +43,7 @@ def replay_command(workspace: str, name: str) -> str:
     return shlex.join([*PROGRAM, "replay", workspace, name])
 
 
-def _stopped(spec: CorrectionSpec, manifest: dict[str, Any], outcome: dict[str, Any]) -> bool:
+def _stopped(spec: CorrectionSpec | CorrectionSetSpec, manifest: dict[str, Any], outcome: dict[str, Any]) -> bool:
     """Whether somebody ended it before its own stop rule did."""
     flip: int | None = outcome.get("flip_step")
     done: int = manifest["steps"]

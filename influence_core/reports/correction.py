@@ -6,17 +6,18 @@ import plotly.graph_objects as go
 
 from influence_core import __version__, charts
 from influence_core.charts import number, percent
+from influence_core.charts.correction_set import set_figures
 from influence_core.data.dataset import words
 from influence_core.data.drawing import drawn, png, png_url
 from influence_core.errors import UserError
-from influence_core.events import Step
+from influence_core.events import SetStep, Step
 from influence_core.rankings import RankedRow
 from influence_core.reports.cautions import caution, compared
 from influence_core.reports.facts import Correction, read
 from influence_core.reports.page import Markup, Part, chart, element, image, page, pairs, table
 from influence_core.reports.trust import trust_words
 from influence_core.runs.directory import RunDirectory
-from influence_core.specs import CorrectionSpec
+from influence_core.specs import Correcting, CorrectionSetSpec
 from influence_core.workspace import Workspace
 
 LARGE, SMALL = 252, 56  # pixels of an image's longer side: the example, a row of a table
@@ -31,20 +32,27 @@ def report(run_id: str) -> str:
     """
     run = RunDirectory.open(run_id)
     spec, state = run.spec(), run.state()
-    if not isinstance(spec, CorrectionSpec):
+    if not isinstance(spec, Correcting):
         raise UserError(f"run {run_id} is of kind {state.kind}: give a correction's")
     if not state.is_over:
         raise UserError(f"run {run_id} is {state.state}: wait for its end, or stop it")
     correction = read(Workspace.open(spec.workspace), run.result)
-    steps = [event for event in run.events()[0] if isinstance(event, Step)]
-    return correction_page(correction, steps)
+    events = run.events()[0]
+    if isinstance(spec, CorrectionSetSpec):
+        together = [event for event in events if isinstance(event, SetStep)]
+        return _page(correction, set_figures(together, {each.example: each.desired for each in correction.examples}))
+    return correction_page(correction, [event for event in events if isinstance(event, Step)])
 
 
 def correction_page(correction: Correction, steps: Sequence[Step]) -> str:
     """Return the page of what a correction left and of its steps."""
-    about = correction.manifest
-    title = f"{correction.spec.example}: {about['predicted']} → {about['desired']}"
-    figures = _figures(steps, about["desired"])
+    return _page(correction, _figures(steps, correction.examples[0].desired))
+
+
+def _page(correction: Correction, figures: dict[str, go.Figure]) -> str:
+    first = correction.examples[0]
+    several = len(correction.examples) > 1
+    title = f"{len(correction.examples)} rows" if several else f"{first.example}: {first.predicted} → {first.desired}"
     return page(f"Correction of {title}", _body(correction, title, figures), figures)
 
 
@@ -58,10 +66,11 @@ def _body(correction: Correction, title: str, figures: dict[str, go.Figure]) -> 
     yield element("h1", f"Correction of {title}")
     yield element("p", correction.ending)
     yield from _cautioned(correction)
-    yield element("h2", "The example")
-    yield from _example(correction)
-    yield element("h2", "Which training rows were held responsible")
-    yield from _ranking(correction)
+    yield element("h2", "The example" if len(correction.examples) == 1 else "The examples")
+    yield from _examples(correction)
+    if len(correction.examples) == 1:
+        yield element("h2", "Which training rows were held responsible")
+        yield from _ranking(correction, correction.examples[0].example)
     yield element("h2", "Which labels were used")
     yield from _labels(correction)
     yield element("h2", "Step by step")
@@ -84,11 +93,15 @@ def _cautioned(correction: Correction) -> Iterator[Markup]:
         yield element("div", said, class_="box warn")
 
 
-def _example(correction: Correction) -> Iterator[Markup]:
-    about, spec = correction.manifest, correction.spec
-    yield element("div", _content(correction.workspace, spec.example, LARGE), class_="box data")
-    said = f"true {correction.truth} · predicted {about['predicted']} · desired {about['desired']}"
-    yield element("p", f"{correction.split} row {spec.example} · {said}", class_="quiet")
+def _examples(correction: Correction) -> Iterator[Markup]:
+    when = {about["example"]: about for about in correction.outcome.get("examples", [])}
+    for each in correction.examples:
+        yield element("div", _content(correction.workspace, each.example, LARGE), class_="box data")
+        said = f"true {each.truth} · predicted {each.predicted} · desired {each.desired}"
+        if (about := when.get(each.example)) is not None:
+            flip = about["flip_step"]
+            said += " · does not flip" if flip is None else f" · flips at step {flip}"
+        yield element("p", f"{each.split} row {each.example} · {said}", class_="quiet")
 
 
 def _content(workspace: Workspace, example: str, side: int) -> Part:
@@ -102,7 +115,7 @@ def _content(workspace: Workspace, example: str, side: int) -> Part:
     return words(workspace.dataset.splits[split], row)
 
 
-def _ranking(correction: Correction) -> Iterator[Markup]:
+def _ranking(correction: Correction, example: str) -> Iterator[Markup]:
     ranking = correction.ranking
     if ranking is None:
         drawn_at_random = correction.spec.strategy == "random"
@@ -110,10 +123,10 @@ def _ranking(correction: Correction) -> Iterator[Markup]:
         yield element("p", why)
         return
     said = f"{ranking.method} at {ranking.checkpoint}, scope {ranking.scope}, {ranking.rows:,} rows, by {ranking.by}"
-    if ranking.example != correction.spec.example:
+    if ranking.example != example:
         said = f"the ranking of row {ranking.example}: {said}"
     yield element("p", f"{said}. Trust horizon: {trust_words(correction)}", class_="quiet")
-    used = set(correction.manifest["rows"])
+    used = set(correction.rows)
     for side, rows in (("proponents", ranking.proponents), ("opponents", ranking.opponents)):
         yield element("h3", f"Top {side}: they {SIGNS[side][1].removesuffix('s')} “{ranking.target}”")
         yield _side(correction.workspace, side, rows, ranking.by, used)
@@ -149,9 +162,7 @@ def _labels(correction: Correction) -> Iterator[Markup]:
     yield element("p", correction.whose)
     last = {event.example: event for event in correction.label_events}
     lines = []
-    for row, before, used in zip(
-        correction.manifest["rows"], correction.labels, correction.manifest["row_labels"], strict=True
-    ):
+    for row, before, used in zip(correction.rows, correction.labels, correction.row_labels, strict=True):
         event = last.get(row)
         decided = (
             "" if event is None else f"{event.verdict} by {event.annotator}, {event.at[:16].replace('T', ' ')} UTC"

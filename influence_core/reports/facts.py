@@ -1,6 +1,6 @@
 """All that is known of a correction that is over, gathered once: for the model card and for the report."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from influence_core.labels.store import LabelStore
 from influence_core.rankings import Ranking
 from influence_core.reports.commands import correct_command
 from influence_core.settings import METHOD_NAMES
-from influence_core.specs import WARM_BATCHES, CorrectionSpec, Split, parse_spec
+from influence_core.specs import WARM_BATCHES, Correcting, Split, parse_spec
 from influence_core.workspace import Workspace
 
 RANKING = "ranking.json"  # the ranking that B was chosen from, as it was then
@@ -32,6 +32,17 @@ STATES = {
 
 
 @dataclass(frozen=True)
+class Corrected:
+    """A row that was corrected; labels by name."""
+
+    example: str
+    split: Split
+    truth: str
+    predicted: str
+    desired: str
+
+
+@dataclass(frozen=True)
 class Correction:
     """What a correction left, and the workspace that it was made in."""
 
@@ -41,34 +52,62 @@ class Correction:
     ranking: Ranking | None  # that B was chosen from; None for random rows, and for runs that did not record it
 
     @cached_property
-    def spec(self) -> CorrectionSpec:
+    def spec(self) -> Correcting:
         """The spec as the run had it."""
         spec = parse_spec(self.manifest["spec"])
-        assert isinstance(spec, CorrectionSpec)
+        assert isinstance(spec, Correcting)
         return spec
+
+    @cached_property
+    def examples(self) -> list[Corrected]:
+        """The corrected rows: one, or several that were corrected together."""
+        several = self.manifest.get("examples")
+        if several is None:
+            own = {name: self.manifest[name] for name in ("predicted", "desired")}
+            several = [{"example": self.manifest["spec"]["example"], **own}]
+        names, workspace = self.workspace.label_names, self.workspace
+        return [
+            Corrected(
+                example=about["example"],
+                split=workspace.locate(about["example"])[0],
+                truth=names[workspace.truth(about["example"])],
+                predicted=about["predicted"],
+                desired=about["desired"],
+            )
+            for about in several
+        ]
+
+    @cached_property
+    def rows(self) -> list[str]:
+        """The training rows of B, [k]; where several groups have a row, it is there as often."""
+        return [row for about in self.manifest.get("groups", [self.manifest]) for row in about["rows"]]
+
+    @cached_property
+    def row_labels(self) -> list[str]:
+        """The labels that l_B used, [k]."""
+        return [label for about in self.manifest.get("groups", [self.manifest]) for label in about["row_labels"]]
 
     @cached_property
     def labels(self) -> list[str]:
         """The labels of B's rows at the run's cursor, [k]: the data's own, or those that annotators gave."""
-        ids: Sequence[str] = self.manifest["rows"]
         current = LabelStore().current(self.manifest["data"], self.manifest["cursor"])
-        return [current.get(row) or self._own[row] for row in ids]
+        return [current.get(row) or self._own[row] for row in self.rows]
 
     @cached_property
     def _own(self) -> dict[str, str]:
-        return self.workspace.original_labels(self.manifest["rows"])
+        return self.workspace.original_labels(self.rows)
 
     @cached_property
     def label_events(self) -> list[LabelEvent]:
         """The label events that touch rows of B up to the run's cursor, oldest first."""
-        rows = set(self.manifest["rows"])
+        rows = set(self.rows)
         events = LabelStore().history(self.manifest["data"])
         return [event for event in events if event.example in rows and (event.seq or 0) <= self.manifest["cursor"]]
 
     @property
     def whose(self) -> str:
         """Say where the labels that B was trained with come from."""
-        count = len(self.manifest["rows"])
+        count = len(self.rows)
         if self.spec.only_annotated:
             said = f"The {count} rows of B are among those whose label annotators changed, and were trained with it."
         elif self.spec.strategy == "opponents":
@@ -85,21 +124,18 @@ class Correction:
         return f"{said} Annotators had decided on {touched} of them before: {people}."
 
     @property
-    def truth(self) -> str:
-        """The true label of the corrected row."""
-        return self.workspace.label_names[self.workspace.truth(self.spec.example)]
-
-    @property
-    def split(self) -> Split:
-        """The split of the corrected row."""
-        return self.workspace.locate(self.spec.example)[0]
-
-    @property
     def ending(self) -> str:
         """Say how it ended: flipped where, or not, and what happens without it."""
-        desired, steps = self.manifest["desired"], self.manifest["steps"]
+        steps = self.manifest["steps"]
         if not self.outcome:
             return f"Ended at step {steps} of at most {self.spec.steps}, without a comparison."
+        if len(self.examples) > 1:
+            by_themselves = sum(about["base_flip_step"] is not None for about in self.outcome["examples"])
+            return (
+                f"{self.outcome['flipped']} of {self.outcome['of']} are predicted as desired at the end, step {steps}. "
+                f"Without correction {by_themselves} of them flip by themselves."
+            )
+        desired = self.examples[0].desired
         flip, own = self.outcome["flip_step"], self.outcome["base_flip_step"]
         said = (
             f"Flipped to {desired} at step {flip}."
@@ -114,7 +150,10 @@ class Correction:
         """Yield what was done, as (name, value)."""
         spec, about = self.spec, self.manifest
         share = about["epsilon"] / (1 + about["epsilon"])
-        yield "rows of B", f"{len(about['rows'])} {STRATEGIES.get(spec.strategy, spec.strategy)}"
+        yield "rows of B", f"{len(self.rows)} {STRATEGIES.get(spec.strategy, spec.strategy)}"
+        if "groups" in about:
+            groups = (f"{each['name']} (ε = {number(each['epsilon'])})" for each in about["groups"])
+            yield "groups", f"{len(about['groups'])}: {', '.join(groups)}"
         if (method := self.method) is not None:
             named = ", ".join(f"{name} {value}" for name, value in spec.settings.items())
             yield "ranked by", f"{METHOD_NAMES[method]}{f' ({named})' if named else ''}, order {spec.by}"

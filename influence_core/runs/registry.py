@@ -34,6 +34,7 @@ ENTRY_POINTS = {
     "explain": "influence_core.attribution.explaining:run",
     "suspects": "influence_core.attribution.suspects:run",
     "correct": "influence_core.correction.run:run",
+    "correct-set": "influence_core.correction.together.run:run",
     "stability": "influence_core.studies.stability:run",
     "fading": "influence_core.studies.fading:run",
     "divergence": "influence_core.studies.divergence:run",

@@ -23,7 +23,7 @@ from influence_core.specs.base import (
     Split,
     Strategy,
 )
-from influence_core.specs.correcting import Correcting, CorrectionSpec
+from influence_core.specs.correcting import Correcting, CorrectionSetSpec, CorrectionSpec
 from influence_core.specs.correction_studies import CorrectionStudySpec, MislabelledSpec
 from influence_core.specs.opening import CheckSpec, OpenSpec, Sources
 from influence_core.specs.rankings import ExplainSpec, IndexSpec, PredictSpec, RankSpec, Solved, SuspectsSpec
@@ -49,6 +49,7 @@ __all__ = [
     "Attributed",
     "CheckSpec",
     "Correcting",
+    "CorrectionSetSpec",
     "CorrectionSpec",
     "CorrectionStudySpec",
     "DivergenceSpec",
@@ -86,6 +87,7 @@ AnySpec = (
     | ExplainSpec
     | SuspectsSpec
     | CorrectionSpec
+    | CorrectionSetSpec
     | StabilitySpec
     | FadingSpec
     | DivergenceSpec

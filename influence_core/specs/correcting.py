@@ -75,3 +75,34 @@ class CorrectionSpec(Correcting):
 
     kind: Literal["correct"] = "correct"
     example: str
+
+
+class CorrectionSetSpec(Correcting):
+    """Correct several mispredictions together: one perturbation with a group of rows for each (Q > 1).
+
+    The strategy picks k rows for each example. ``group_by`` says what a group l_{B_q} is: the rows of one
+    example, of all, of one confusion cell (prediction and desired label), or of one annotator. The groups'
+    weights sum to ``epsilon``, or to s / (1 − s) of ``share``, in proportion to their rows, unless ``epsilons``
+    gives each its own; without any, every row counts as one of the batch. The run ends when all have
+    flipped (``after_flip`` steps later), or by the other rules of a correction.
+    """
+
+    kind: Literal["correct-set"] = "correct-set"
+    examples: Annotated[tuple[str, ...], Field(min_length=2, max_length=200)]
+    group_by: Literal["example", "all", "cell", "annotator"] = "example"
+    epsilons: tuple[Annotated[float, Field(ge=0, le=1e6)], ...] = ()
+
+    @model_validator(mode="after")
+    def _a_set(self) -> Self:
+        if again := sorted({example for example in self.examples if self.examples.count(example) > 1}):
+            raise ValueError(f"example {again[0]!r} is given twice: give each once")
+        if self.epsilons and not (self.epsilon is None and self.share is None):
+            raise ValueError("give epsilons, or epsilon or share for all groups together, not both")
+        if self.predict:
+            raise ValueError("predict follows one example: leave it out for several")
+        return self
+
+    def alone(self, example: str) -> CorrectionSpec:
+        """Return the same correction of one of the examples by itself, from which its rows are chosen."""
+        shared = {name: getattr(self, name) for name in Correcting.model_fields}
+        return CorrectionSpec(**shared, example=example)

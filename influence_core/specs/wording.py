@@ -14,6 +14,7 @@ KINDS = (
     "explain",
     "suspects",
     "correct",
+    "correct-set",
     "stability",
     "fading",
     "divergence",

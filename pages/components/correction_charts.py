@@ -1,8 +1,9 @@
 """A correction's charts and the rows it changed, from what was read of its events."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from influence_core import charts
@@ -14,7 +15,7 @@ from pages.components.contents import cell
 
 MOST_ROWS, FEW_ROWS = 500, 6  # listed in one table; shown without scrolling
 PREDICTED = ("probability", "loss")  # what influence may predict
-CHARTS = {
+CHARTS: dict[str, Callable[..., go.Figure]] = {
     "probability": charts.probability,
     "loss": charts.loss,
     "divergence": charts.divergence,

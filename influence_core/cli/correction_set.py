@@ -1,0 +1,80 @@
+"""The part of ``correct`` that corrects several mispredictions together."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from influence_core.cli.output import emit, follow, number, table
+from influence_core.events import Result, SetStep
+from influence_core.reports.cautions import caution, compared
+from influence_core.runs import registry
+from influence_core.specs import CorrectionSetSpec
+from influence_core.workspace import Workspace
+
+FIELDS = ("step", "flipped", "retention", "divergence", "integrated_lr", "changed")
+ENDING = ("flipped", "of", "examples", "retention", "checkpoint")
+
+
+def correct_together(workspace: Workspace, options: dict[str, Any], keep: str | None, json: bool) -> None:
+    """Correct several mispredictions in one run; prints its steps, then which flipped when."""
+    spec = workspace.spec(CorrectionSetSpec, {**options, "examples": tuple(options["examples"])})
+    if keep is not None:
+        workspace.checkpoint_folder(keep)  # refuses the name before anything slow
+    outcome: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        result = Path(temporary)
+        for event in follow(registry.start(spec, result)):
+            if isinstance(event, Result):
+                outcome = event.value
+            elif isinstance(event, SetStep):
+                _print_step(event, json)
+        if keep is not None:
+            outcome["checkpoint"] = workspace.keep(result, keep).name
+            if (said := caution(outcome)) is not None:
+                typer.echo(f"note: {said}", err=True)
+    if json:
+        emit({name: outcome[name] for name in ENDING})
+        return
+    _print_outcome(outcome)
+
+
+def _print_step(event: SetStep, json: bool) -> None:
+    if json:
+        examples = [each.model_dump() for each in event.examples]
+        emit({**{name: getattr(event, name) for name in FIELDS}, "examples": examples})
+        return
+    print(
+        f"step {event.step:>3}: {event.flipped} of {len(event.examples)} as desired, retention "
+        f"{number(100 * event.retention)} %, distance {number(event.divergence)}",
+        flush=True,
+    )
+
+
+def _print_outcome(outcome: dict[str, Any]) -> None:
+    def when(step: int | None) -> str:
+        return "–" if step is None else str(step)
+
+    print(f"\n{outcome['flipped']} of {outcome['of']} are predicted as desired at step {outcome['steps']}")
+    lines = [
+        {
+            "example": each["example"],
+            "predicted": each["predicted"],
+            "desired": each["desired"],
+            "flipped at": when(each["flip_step"]),
+            "by itself": when(each["base_flip_step"]),
+            "at the end": number(each["probability"]),
+            "": "" if each["flipped"] or each["flip_step"] is None else "lost again",
+        }
+        for each in outcome["examples"]
+    ]
+    table(lines, ("example", "predicted", "desired", "flipped at", "by itself", "at the end", ""))
+    print(f"retention {number(100 * outcome['retention'])} %")
+    if outcome["stale"]:
+        print(f"{outcome['stale']} training rows were scored by labels they no longer have: build the index to refresh")
+    for split, about in reversed(compared(outcome).items()):
+        print(f"whole {split} set: {100 * about['before']:.2f} → {100 * about['after']:.2f} %", end="")
+        print(f", fixed {len(about['fixed'])}, broken {len(about['broken'])}")
+    if outcome["checkpoint"]:
+        print(f"kept as {outcome['checkpoint']}")
