@@ -7,8 +7,9 @@ from influence_core.specs import CorrectionSpec, PredictSpec
 from pages.components import contents, data, pictures, running, state
 from pages.components.correction_checks import check, noted, other_rows
 from pages.components.correction_chosen import show_chosen
-from pages.components.correction_form import adopt, form
+from pages.components.correction_form import form
 from pages.components.correction_run import correction_run
+from pages.components.correction_settings import adopt
 from pages.components.correction_words import settings_words
 from pages.components.errors import show_error, shown_errors
 from pages.components.guard import Context, guard

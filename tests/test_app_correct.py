@@ -18,7 +18,7 @@ from influence_core.runs import client
 from influence_core.runs.directory import RunDirectory
 from influence_core.runs.stopping import stop_requested
 from influence_core.specs import CorrectionSpec
-from pages.components import correction_form as form
+from pages.components import correction_settings as form
 from pages.components import discarding, state
 
 EXAMPLE = "test-3"  # true positive, predicted negative

@@ -11,7 +11,7 @@ from influence_core.attribution import ekfac
 from influence_core.runs.directory import RunDirectory
 from influence_core.settings import METHOD_NAMES, METHOD_WORDS, SETTINGS, Settings
 from influence_core.specs import CorrectionSpec, IndexSpec, RankSpec
-from pages.components import correction_form
+from pages.components import correction_settings
 from pages.components.settings_form import widget_key
 
 EXAMPLE = "test-3"  # true positive, predicted negative
@@ -153,8 +153,8 @@ def test_settings_are_kept_for_each_method_and_go_on_to_correct(workspace, submi
     app.selectbox(key="method").set_value("hif-cr").run()
     assert app.number_input(key=widget_key("hif-cr", "iterations")).value == 7
     app.switch_page("pages/correct.py").run()
-    assert app.selectbox(key=correction_form.METHOD).options[1:] == list(METHOD_NAMES.values())
-    app.selectbox(key=correction_form.METHOD).set_value("hif-cr").run()
+    assert app.selectbox(key=correction_settings.METHOD).options[1:] == list(METHOD_NAMES.values())
+    app.selectbox(key=correction_settings.METHOD).set_value("hif-cr").run()
     assert "ranked for the predicted label with Hessian-based, Conjugate Residual (iterations 7)" in " ".join(
         found.value for found in app.text
     )
@@ -167,7 +167,7 @@ def test_settings_are_kept_for_each_method_and_go_on_to_correct(workspace, submi
 
 def test_correct_says_before_it_runs_that_a_method_cannot_be_used(workspace, submitted):
     app = open_app("correct", example=EXAMPLE)
-    app.selectbox(key=correction_form.METHOD).set_value("tracin-multi").run()
+    app.selectbox(key=correction_settings.METHOD).set_value("tracin-multi").run()
     assert not app.exception
     assert "two or more checkpoints" in app.error[0].value
     assert not has(app, "correct_start")

@@ -12,8 +12,8 @@ from pages.components.correction_charts import draw, show_changed
 from pages.components.correction_checks import desired_label
 from pages.components.correction_chosen import show_chosen
 from pages.components.correction_comparison import comparison, control_button
-from pages.components.correction_form import fill
 from pages.components.correction_outcome import keep_or_discard, manifest_of, show_ending, show_outcome
+from pages.components.correction_settings import fill
 from pages.components.correction_words import halves_words, optimizer_kind, settings_words
 from pages.components.errors import show_error, shown_errors
 from pages.components.guard import Context

@@ -1,0 +1,116 @@
+"""The settings of a correction in the session: their keys and defaults, as options of a spec, and filled from a run."""
+
+from typing import Any
+
+import streamlit as st
+
+from influence_core.specs import DEFAULT_RATE, CorrectionSpec
+from pages.components import ranking_choice, settings_form, state
+from pages.components.correction_words import share_of
+
+# names of the widgets' values in the session, kept from page to page
+STRATEGY = "correct_strategy"
+K = "correct_k"
+BATCH = "correct_batch"
+EVEN = "correct_even"  # no up-sampling
+SHARE = "correct_share"  # in %
+OPTIMIZER = "correct_optimizer"
+STATE = "correct_state"
+RATE = "correct_rate_"  # followed by the optimizer's kind
+STOP = "correct_stop"
+AFTER = "correct_after"
+STEPS = "correct_steps"
+RETENTION = "correct_retention"  # in %; None: no such rule
+DESIRED = "correct_desired"
+METHOD = "correct_method"
+TARGET = "correct_target"
+ORDER = "correct_order"
+SEED = "correct_seed"
+CURVES = "correct_curves_"  # followed by "all" or "part": what a scope that is not all is called here
+_ADOPTED = "correct_adopted"  # the hand-over from Influence whose ranking the widgets show
+
+DEFAULTS: dict[str, Any] = {
+    STRATEGY: "proponents",
+    K: 12,
+    BATCH: 32,
+    EVEN: True,
+    SHARE: 27,
+    OPTIMIZER: "checkpoint",
+    STATE: "default",
+    RATE + "adam": DEFAULT_RATE["adam"],
+    RATE + "sgd": DEFAULT_RATE["sgd"],
+    STOP: "flip",
+    AFTER: 5,
+    STEPS: 50,
+    RETENTION: None,
+    METHOD: "",
+    TARGET: "predicted",
+    ORDER: "cosine",
+    SEED: 0,
+    CURVES + "part": True,
+    CURVES + "all": False,  # tangents of everything cost much memory
+}
+
+
+def options(kind: str, curves: bool) -> dict[str, Any]:
+    """Return what the widgets say as options of `CorrectionSpec` (not checked here), of an optimizer of this kind."""
+    return {
+        "strategy": st.session_state[STRATEGY],
+        "desired": st.session_state[DESIRED],
+        "k": st.session_state[K],
+        "batch_size": st.session_state[BATCH],
+        "share": None if st.session_state[EVEN] else st.session_state[SHARE] / 100,
+        "optimizer": st.session_state[OPTIMIZER],
+        "optimizer_state": None if st.session_state[STATE] == "default" else st.session_state[STATE],
+        "learning_rate": st.session_state[RATE + kind],
+        "steps": st.session_state[STEPS],
+        "after_flip": st.session_state[AFTER] if st.session_state[STOP] == "after" else 0,
+        "min_retention": None if st.session_state[RETENTION] is None else st.session_state[RETENTION] / 100,
+        "method": st.session_state[METHOD] or None,
+        "settings": settings_form.chosen(st.session_state[METHOD]) if st.session_state[METHOD] else {},
+        "target": st.session_state[TARGET],
+        "by": st.session_state[ORDER],
+        "seed": st.session_state[SEED],
+        "predict": curves,
+    }
+
+
+def adopt(example: str) -> None:
+    """Take over the ranking that was looked at on Influence, once for each time it was handed over."""
+    handed = (example, *state.handed_over(example))
+    if len(handed) == 1 or st.session_state.get(_ADOPTED) == handed:
+        return
+    st.session_state[_ADOPTED] = handed
+    options = ranking_choice.chosen()
+    for option, key in (("method", METHOD), ("target", TARGET), ("by", ORDER)):
+        if option in options:
+            st.session_state[key] = options[option]
+
+
+def fill(spec: CorrectionSpec, desired: str, kind: str) -> None:
+    """Put a spec's settings into the widgets (in a callback, before they are shown)."""
+    if spec.method is not None:
+        settings_form.put(spec.method, spec.settings)
+    st.session_state.update(
+        {
+            STRATEGY: spec.strategy,
+            DESIRED: desired,
+            K: spec.k,
+            BATCH: spec.batch_size,
+            EVEN: spec.epsilon is None and spec.share is None,
+            SHARE: round(100 * share_of(spec.weight)),
+            OPTIMIZER: spec.optimizer,
+            STATE: spec.optimizer_state or "default",
+            RATE + kind: spec.learning_rate or DEFAULT_RATE[kind],
+            STOP: "after" if spec.after_flip else "flip",
+            AFTER: spec.after_flip or DEFAULTS[AFTER],
+            STEPS: spec.steps,
+            RETENTION: None if spec.min_retention is None else round(100 * spec.min_retention),
+            METHOD: spec.method or "",
+            TARGET: spec.target,
+            ORDER: spec.by,
+            SEED: spec.seed,
+            CURVES + "part": spec.predict,
+            CURVES + "all": spec.predict,
+        }
+    )

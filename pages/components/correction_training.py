@@ -1,0 +1,83 @@
+"""How a correction trains, and when it stops."""
+
+import streamlit as st
+
+from influence_core.specs import DEFAULT_RATE
+from influence_core.workspace import Checkpoint
+from pages.components.correction_settings import AFTER, CURVES, OPTIMIZER, RATE, RETENTION, STATE, STEPS, STOP
+from pages.components.correction_words import carries_state, predicting_cost_words
+
+STATES = {
+    "default": "the checkpoint's own, else warmed",
+    "checkpoint": "from the checkpoint",
+    "warm": "warmed over 100 batches",
+    "zeros": "from zeros",
+}
+STOPS = {"flip": "at the flip", "after": "later"}
+
+
+def optimizer(checkpoint: Checkpoint) -> str:
+    """Show optimizer, its state and learning rate; returns the optimizer's kind."""
+    recorded = str((checkpoint.optimizer or {}).get("kind", "adam"))
+    names = {"checkpoint": f"as recorded ({recorded.upper() if recorded == 'sgd' else 'Adam'})"}
+    names |= {"adam": "Adam", "sgd": "SGD"}
+    st.selectbox("Optimizer", list(names), format_func=names.__getitem__, key=OPTIMIZER, persist_state="session")
+    chosen = st.session_state[OPTIMIZER]
+    kind = recorded if chosen == "checkpoint" else str(chosen)
+    states = [name for name in STATES if name != "checkpoint" or carries_state(checkpoint, kind)]
+    if st.session_state[STATE] not in states:
+        st.session_state[STATE] = "default"
+    st.selectbox(
+        "Its state",
+        states,
+        format_func=STATES.__getitem__,
+        key=STATE,
+        persist_state="session",
+        help="Adam from zeros takes steps of the size of the learning rate whatever the rows, so nearly everything "
+        "flips within a few steps. Warming runs 100 batches at learning rate 0 first; it is kept for the next time.",
+    )
+    st.number_input(
+        "Learning rate",
+        min_value=0.0,
+        step=DEFAULT_RATE[kind],
+        format="%.1e",
+        key=RATE + kind,
+        persist_state="session",
+    )
+    return kind
+
+
+def curves(scope: str, kind: str) -> bool:
+    """Show whether predicted curves are drawn, with what they cost; returns it."""
+    key = CURVES + ("all" if scope == "all" else "part")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.toggle(
+            "Draw what influence predicts (Eq. 6 and TracIn)",
+            key=key,
+            persist_state="session",
+            help="at each step, the loss that the exact Jacobian of training (Eq. 6) and TracIn's sum (Eq. 2) predict "
+            "for this example, from the uncorrected run alone: where the curves part from the live one, influence no "
+            "longer tells what happens",
+        )
+        st.caption(predicting_cost_words(kind))
+    return bool(st.session_state[key])
+
+
+def stop() -> None:
+    """Show when the run ends."""
+    rule, most = st.columns(2)
+    rule.selectbox("Stop", list(STOPS), format_func=STOPS.__getitem__, key=STOP, persist_state="session")
+    most.number_input("At most (steps)", min_value=1, max_value=1000, step=1, key=STEPS, persist_state="session")
+    if st.session_state[STOP] == "after":
+        st.number_input("Steps after the flip", min_value=1, step=1, key=AFTER, persist_state="session")
+    st.number_input(
+        "Or when retention is below (%)",
+        value=None,
+        min_value=1,
+        max_value=100,
+        step=1,
+        key=RETENTION,
+        placeholder="does not matter",
+        persist_state="session",
+        help="ends the run as soon as fewer than so many of the 50 retention rows are predicted as before it",
+    )
