@@ -9,6 +9,8 @@ from pages.components.correction_checks import check, noted, other_rows
 from pages.components.correction_chosen import show_chosen
 from pages.components.correction_form import form
 from pages.components.correction_run import correction_run
+from pages.components.correction_set import new_set
+from pages.components.correction_set_run import set_run
 from pages.components.correction_settings import adopt
 from pages.components.correction_words import settings_words
 from pages.components.errors import show_error, shown_errors
@@ -80,9 +82,13 @@ def _start(context: Context, spec: CorrectionSpec) -> None:
 def main() -> None:
     """Lay out the page: the run in the URL if there is one, otherwise the settings of a new one."""
     context = guard("Correct")
-    run = running.selected_run("correct")
-    if run is not None:
+    run = running.selected_run("correct", "correct-set")
+    if run is not None and run.record().kind == "correct-set":
+        set_run(run)
+    elif run is not None:
         correction_run(context, run)
+    elif state.chosen_set():
+        new_set(context)
     elif context.example is None:
         choose_example()
     else:

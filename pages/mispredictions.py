@@ -14,6 +14,7 @@ from pages.components.explain_all import explain_all_button, explain_all_panel
 from pages.components.guard import Context, guard
 from pages.components.matrix import matrix
 from pages.components.running import follow_or_offer
+from pages.components.set_choice import set_choice
 
 MANY_CLASSES = 4  # with more, the matrix has half of the page
 ORDERS = {
@@ -74,6 +75,9 @@ def browse(context: Context, split: Split, frame: pd.DataFrame) -> None:
         found = listed(context, split, frame, set_to)
     if split != "train":  # previous and next walk through test examples
         state.browse(found["id"].tolist())
+    if split != "train" and set_to.active:
+        with right:
+            set_choice(found)
     with st.container() if has_images(workspace) else right:
         if found.empty:
             st.info(empty_words(split, set_to))

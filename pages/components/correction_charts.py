@@ -7,13 +7,14 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from influence_core import charts
-from influence_core.events import Step
+from influence_core.events import AnyStep, Step
 from influence_core.runs.directory import RunDirectory
-from influence_core.specs import CorrectionSpec
+from influence_core.specs import Correcting, Split
 from influence_core.workspace import Workspace
 from pages.components.contents import cell
 
 MOST_ROWS, FEW_ROWS = 500, 6  # listed in one table; shown without scrolling
+SPLIT: Split = "test"  # of the retention rows, and of those that are compared as a whole
 PREDICTED = ("probability", "loss")  # what influence may predict
 CHARTS: dict[str, Callable[..., go.Figure]] = {
     "probability": charts.probability,
@@ -43,13 +44,12 @@ def draw(run: RunDirectory, steps: Sequence[Step], desired: str) -> None:
             st.caption(said)
 
 
-def changed_rows(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, ids: Sequence[str]) -> pd.DataFrame:
-    """Return id, text or image, label, prediction before and (once compared) after, of rows of the example's split."""
-    split, _ = workspace.locate(spec.example)
+def changed_rows(workspace: Workspace, spec: Correcting, run: RunDirectory, ids: Sequence[str]) -> pd.DataFrame:
+    """Return id, text or image, label, prediction before and (once compared) after, of test rows."""
     names = workspace.label_names
-    frame = workspace.dataset.splits[split]
+    frame = workspace.dataset.splits[SPLIT]
     places, content = workspace.places(ids), workspace.dataset.modality
-    before = _predictions(workspace.predictions(split, spec.checkpoint))
+    before = _predictions(workspace.predictions(SPLIT, spec.checkpoint))
     file = run.result / "after.parquet"
     after = _predictions(pd.read_parquet(file) if file.exists() else None)
     rows = [
@@ -66,7 +66,7 @@ def changed_rows(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, 
 
 
 def changed_table(
-    workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, ids: Sequence[str], key: str, alt: str
+    workspace: Workspace, spec: Correcting, run: RunDirectory, ids: Sequence[str], key: str, alt: str
 ) -> None:
     """Show `changed_rows` as a table; of very many, the first."""
     table = changed_rows(workspace, spec, run, ids[:MOST_ROWS])
@@ -85,7 +85,7 @@ def changed_table(
         st.caption(f"The first {MOST_ROWS:,} of {len(ids):,}.")
 
 
-def show_changed(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, step: Step) -> None:
+def show_changed(workspace: Workspace, spec: Correcting, run: RunDirectory, step: AnyStep) -> None:
     """List the retention rows whose prediction differs from step 0."""
     count = len(step.changed)
     word = "row" if count == 1 else "rows"

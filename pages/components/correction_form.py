@@ -14,8 +14,13 @@ from pages.components.correction_words import METHODS, ORDERS, STRATEGIES, STRAT
 from pages.components.text import plain
 
 
-def form(workspace: Workspace, checkpoint: Checkpoint, predicted: str, true: str) -> dict[str, Any]:
-    """Show the settings and return them as options of `CorrectionSpec` (not checked here)."""
+def form(
+    workspace: Workspace, checkpoint: Checkpoint, predicted: str, true: str, together: bool = False
+) -> dict[str, Any]:
+    """Show the settings and return them as options of `CorrectionSpec` (not checked here).
+
+    ``together``: of several examples, each to its true label, without predicted curves.
+    """
     for key, value in DEFAULTS.items():
         st.session_state.setdefault(key, value)
     if st.session_state[TARGET] not in ("predicted", "gold", *workspace.label_names):
@@ -23,7 +28,11 @@ def form(workspace: Workspace, checkpoint: Checkpoint, predicted: str, true: str
     left, middle, right = st.columns([5, 4, 4], gap="medium")
     with left:
         others = [name for name in workspace.label_names if name != predicted]
-        _choose_desired(others, true)
+        if together:
+            st.session_state.setdefault(DESIRED, true)
+            st.caption("Each row is to be predicted as its true label.")
+        else:
+            _choose_desired(others, true)
         st.radio(
             "Strategy",
             list(STRATEGIES),
@@ -37,7 +46,7 @@ def form(workspace: Workspace, checkpoint: Checkpoint, predicted: str, true: str
         stop()
     with right:
         kind = optimizer(checkpoint)
-    drawn = curves(workspace.scope, kind)
+    drawn = not together and curves(workspace.scope, kind)
     with st.expander("Which ranking, and the seed"):
         _ranking(workspace)
     return options(kind, drawn)

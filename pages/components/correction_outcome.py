@@ -10,7 +10,7 @@ from influence_core.home import read_json
 from influence_core.reports.cautions import caution, compared
 from influence_core.runs.directory import RunDirectory
 from influence_core.runs.state import RunState
-from influence_core.specs import CorrectionSpec
+from influence_core.specs import Correcting, CorrectionSpec
 from influence_core.workspace import Checkpoint, Workspace
 from pages.components import state
 from pages.components.correction_charts import changed_table
@@ -52,6 +52,11 @@ def show_outcome(
     """Say whether it flipped, what the free control did, and compare before and after on the whole split."""
     show = st.success if outcome["flipped"] else st.warning
     show(plain(outcome_words(outcome, spec, desired)) + " " + base_words(outcome, spec))
+    before_and_after(workspace, spec, run, outcome)
+
+
+def before_and_after(workspace: Workspace, spec: Correcting, run: RunDirectory, outcome: dict[str, Any]) -> None:
+    """Compare before and after on the whole splits, where the run did."""
     if "before" not in outcome:
         return
     fixed, broken = [str(row) for row in outcome["fixed"]], [str(row) for row in outcome["broken"]]
@@ -81,7 +86,7 @@ def _accuracy(label: str, before: float, after: float) -> None:
     )
 
 
-def _rows(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, word: str, rows: Sequence[str]) -> None:
+def _rows(workspace: Workspace, spec: Correcting, run: RunDirectory, word: str, rows: Sequence[str]) -> None:
     with st.expander(f"{word}: {len(rows):,} {'row' if len(rows) == 1 else 'rows'}"):
         if rows:
             changed_table(workspace, spec, run, rows, f"outcome_{word}", f"{word} test rows")
@@ -89,7 +94,7 @@ def _rows(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, word: s
             st.caption(f"No test row was {word.lower()}.")
 
 
-def keep_or_discard(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, manifest: dict[str, Any]) -> None:
+def keep_or_discard(workspace: Workspace, run: RunDirectory, manifest: dict[str, Any]) -> None:
     """Offer to keep the corrected parameters as a checkpoint, to hide the result, its report and manifest as files."""
     kept = kept_as(workspace, manifest)
     file = run.result / "result.json"
@@ -108,7 +113,7 @@ def keep_or_discard(workspace: Workspace, spec: CorrectionSpec, run: RunDirector
                 args=(kept.name,),
             )
         elif not is_discarded(run):
-            _keep(workspace, spec, run)
+            _keep(workspace, run)
         if is_discarded(run):
             st.button("Bring back", key=f"restore_{run.id}", icon=":material/undo:", on_click=restore, args=(run,))
         elif kept is None:
@@ -134,7 +139,7 @@ def keep_or_discard(workspace: Workspace, spec: CorrectionSpec, run: RunDirector
         st.caption("Discarded: it is hidden from the list of runs, and no checkpoint was made of it.")
 
 
-def _keep(workspace: Workspace, spec: CorrectionSpec, run: RunDirectory) -> None:
+def _keep(workspace: Workspace, run: RunDirectory) -> None:
     used = {entry.name for entry in workspace.checkpoints()}
     numbered = (f"corrected-{number}" for number in range(1, len(used) + 2))
     name = st.text_input(

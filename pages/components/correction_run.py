@@ -55,7 +55,7 @@ def correction_run(context: Context, run: RunDirectory) -> None:
         if found.state != "finished":
             st.caption(f"What it reached at step {int(manifest['steps'])} is there and can still be kept.")
         show_chosen(manifest)
-        keep_or_discard(workspace, spec, run, manifest)
+        keep_or_discard(workspace, run, manifest)
     if reading.steps:
         draw(run, reading.steps, desired)
         if reading.result and (said := halves_words(reading.result)):

@@ -52,7 +52,7 @@ def share_words(spec: CorrectionSpec) -> str:
     return f"{said}: each counts as {number(times)} rows of a batch of {spec.batch_size:,}."
 
 
-def stop_words(spec: CorrectionSpec) -> str:
+def stop_words(spec: Correcting) -> str:
     """Say when the run ends."""
     when = "at the flip" if spec.after_flip == 0 else f"{steps(spec.after_flip)} after the flip"
     low = "" if spec.min_retention is None else f", or when retention is below {percent(spec.min_retention)}"
@@ -61,7 +61,7 @@ def stop_words(spec: CorrectionSpec) -> str:
     return f"stops {when}{low}, at most {steps(spec.steps)}"
 
 
-def optimizer_kind(spec: CorrectionSpec | TrajectorySpec, checkpoint: Checkpoint) -> str:
+def optimizer_kind(spec: Correcting | TrajectorySpec, checkpoint: Checkpoint) -> str:
     """Return which optimizer the run uses: adam or sgd."""
     if spec.optimizer != "checkpoint":
         return spec.optimizer
@@ -74,7 +74,7 @@ def carries_state(checkpoint: Checkpoint, kind: str) -> bool:
     return recorded.get("kind") == kind and "state" in recorded
 
 
-def state_source(spec: CorrectionSpec | TrajectorySpec, checkpoint: Checkpoint) -> str:
+def state_source(spec: Correcting | TrajectorySpec, checkpoint: Checkpoint) -> str:
     """Return where the optimizer's state comes from: checkpoint, warm, zeros, or none (plain SGD keeps none)."""
     kind = optimizer_kind(spec, checkpoint)
     recorded = checkpoint.optimizer or {}
@@ -83,7 +83,7 @@ def state_source(spec: CorrectionSpec | TrajectorySpec, checkpoint: Checkpoint) 
     return spec.optimizer_state or ("checkpoint" if carries_state(checkpoint, kind) else "warm")
 
 
-def optimizer_words(spec: CorrectionSpec | TrajectorySpec, checkpoint: Checkpoint) -> str:
+def optimizer_words(spec: Correcting | TrajectorySpec, checkpoint: Checkpoint) -> str:
     """Say which optimizer runs, from which state, at which learning rate."""
     kind = optimizer_kind(spec, checkpoint)
     name = {"adam": "Adam", "sgd": "SGD"}[kind]
@@ -96,7 +96,7 @@ def optimizer_words(spec: CorrectionSpec | TrajectorySpec, checkpoint: Checkpoin
     return f"{name}, {source}, learning rate {number(spec.learning_rate or DEFAULT_RATE[kind])}"
 
 
-def rows_words(spec: CorrectionSpec) -> str:
+def rows_words(spec: Correcting) -> str:
     """Say which rows B is made of and how they were picked."""
     said = f"{STRATEGIES[spec.strategy]}: {rows(spec.k)}"
     if spec.only_annotated:

@@ -37,7 +37,7 @@ def live_correction(workspace: Workspace, run_id: str, spec: CorrectionSpec, des
     if found.is_over:
         st.rerun()
     reading = reading_of(run)
-    _progress(run, found, reading, spec)
+    progress(run, found, reading, spec.steps)
     if reading.steps:
         draw(run, reading.steps, desired)
         show_changed(workspace, spec, run, reading.steps[-1])
@@ -45,12 +45,13 @@ def live_correction(workspace: Workspace, run_id: str, spec: CorrectionSpec, des
         st.caption("The charts fill in from step 0, when ranking and optimizer are ready.")
 
 
-def _progress(run: RunDirectory, found: RunState, reading: RunReading, spec: CorrectionSpec) -> None:
+def progress(run: RunDirectory, found: RunState, reading: RunReading, steps: int) -> None:
+    """Show where a correction of at most so many steps is, with stop and cancel."""
     stopping = stop_requested(run.result)
     if found.state == "pending":
         words, share = f"waiting, number {found.position} in the queue", 0.0
     else:
-        words, share = reading.words(spec.steps), reading.share(spec.steps)
+        words, share = reading.words(steps), reading.share(steps)
     if found.cancelling:
         words = f"cancelling · {words}"
     elif stopping:

@@ -16,7 +16,13 @@ PAGES = (
     ("runs", "Runs", ":material/timeline:", "Everything that runs or ran: open, cancel, again."),
 )
 PAGE_OF_KIND = {"check": "load", "open": "load", "predict": "mispredictions", "rank": "influence", "index": "influence"}
-PAGE_OF_KIND |= {"explain": "mispredictions", "suspects": "relabel", "correct": "correct", "fading": "fading"}
+PAGE_OF_KIND |= {
+    "explain": "mispredictions",
+    "suspects": "relabel",
+    "correct": "correct",
+    "correct-set": "correct",
+    "fading": "fading",
+}
 PAGE_OF_KIND |= dict.fromkeys(("divergence", "tracin-error", "stability", "correction", "mislabelled"), "runs")
 PAGE_OF_KIND |= {"horizon": "influence", "forecast": "influence"}
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from influence_core.events import Progress, Result, Step
+from influence_core.events import Progress, Result, SetStep, Step
 from influence_core.runs.directory import RunDirectory
 from pages.components.run_words import left, rate
 
@@ -15,6 +15,7 @@ class RunReading:
     run_id: str
     offset: int = 0
     steps: list[Step] = field(default_factory=list)
+    set_steps: list[SetStep] = field(default_factory=list)  # of a correction of several rows
     progress: Progress | None = None  # of the present phase; None while steps come in
     result: dict[str, Any] | None = None
     _phase: str = ""
@@ -29,6 +30,9 @@ class RunReading:
             if isinstance(event, Step):
                 self.steps.append(event)
                 self.progress = None
+            elif isinstance(event, SetStep):
+                self.set_steps.append(event)
+                self.progress = None
             elif isinstance(event, Progress):
                 self.progress = event
             else:
@@ -42,7 +46,13 @@ class RunReading:
     def _place(self) -> tuple[str, int]:
         if self.progress is not None:
             return self.progress.phase, self.progress.done
-        return "step", self.steps[-1].step if self.steps else 0
+        return "step", self.last_step or 0
+
+    @property
+    def last_step(self) -> int | None:
+        """The last step that was read; None before the first."""
+        steps = self.steps or self.set_steps
+        return steps[-1].step if steps else None
 
     def words(self, total_steps: int | None) -> str:
         """Say the phase, how far it is, how fast, and the time left where that can be told."""
@@ -50,8 +60,7 @@ class RunReading:
         if self.progress is not None:
             at = self.progress
             said = [f"{at.phase}: {at.done:,} of {at.total:,} {at.unit}", left(at.done, at.total, seconds, self._done)]
-        elif self.steps:
-            step = self.steps[-1].step
+        elif (step := self.last_step) is not None:
             of = "" if total_steps is None else f" of at most {total_steps:,}"
             said = [f"step {step:,}{of}", rate(step, seconds, self._done)]
         else:

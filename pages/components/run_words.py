@@ -14,7 +14,7 @@ ICONS = {
     "crashed": ":material/warning:",
 }
 KINDS = {"check": "Check", "open": "Open", "predict": "Predict", "index": "Index", "rank": "Rank"}
-KINDS |= {"explain": "Explain all", "suspects": "Suspects", "correct": "Correct"}
+KINDS |= {"explain": "Explain all", "suspects": "Suspects", "correct": "Correct", "correct-set": "Correct together"}
 KINDS |= {"fading": "Fading", "divergence": "Divergence", "tracin-error": "TracIn's error", "stability": "Stability"}
 KINDS |= {"horizon": "Trust", "forecast": "Forecast"}
 KINDS |= {"correction": "Correction study", "mislabelled": "Mislabelled rows"}

@@ -4,6 +4,7 @@ The URL wins; what it does not say comes from the session (a link inside the app
 query), and is written back, so that every address can be shared or reloaded.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 
 import streamlit as st
@@ -14,7 +15,8 @@ CHECKPOINT = "checkpoint"
 EXAMPLE = "example"  # the selected test row
 ROW = "row"  # the selected training row
 RUN = "run"
-URL_KEYS = (WORKSPACE, CHECKPOINT, EXAMPLE, ROW, RUN)
+SET = "set"  # test rows that are to be corrected together: a JSON list of ids
+URL_KEYS = (WORKSPACE, CHECKPOINT, EXAMPLE, SET, ROW, RUN)
 
 # names in the session only
 SELECTED = "selected"  # dict of the URL's values, kept from page to page
@@ -34,9 +36,11 @@ def selected(name: str) -> str | None:
 def select(**values: str | None) -> None:
     """Change what is selected, in the session and the URL; None clears.
 
-    Another workspace drops everything that belongs to the old one.
+    Another workspace drops everything that belongs to the old one, one example the set of several.
     """
     kept = _values()
+    if values.get(EXAMPLE) is not None and SET not in values:
+        kept.pop(SET, None)
     if WORKSPACE in values and values[WORKSPACE] != kept.get(WORKSPACE):
         kept.clear()
         for name in (BROWSING, QUEUE, QUEUE_EXAMPLE, SUSPECTS):
@@ -64,6 +68,8 @@ def sync() -> None:
     asked = {name: st.query_params[name] for name in URL_KEYS if name in st.query_params}
     if WORKSPACE in asked and asked[WORKSPACE] != kept.get(WORKSPACE):
         kept.clear()  # a link into another workspace says all there is
+    if asked.get(EXAMPLE, kept.get(EXAMPLE)) != kept.get(EXAMPLE) and SET not in asked:
+        kept.pop(SET, None)
     kept.update(asked)
     _write(kept)
 
@@ -78,6 +84,20 @@ def go(page: str, **changes: str | None) -> None:
     """Change what is selected and open a page ("influence"); does not return."""
     select(**changes)
     st.switch_page(f"pages/{page}.py", query_params=url())
+
+
+def as_set(ids: Sequence[str]) -> str:
+    """Write test rows that are to be corrected together as a URL holds them."""
+    return json.dumps(list(ids))
+
+
+def chosen_set() -> list[str]:
+    """Return the test rows that are to be corrected together; empty if none, or if the address is garbled."""
+    try:
+        found = json.loads(selected(SET) or "[]")
+    except ValueError:
+        return []
+    return list(dict.fromkeys(map(str, found))) if isinstance(found, list) else []
 
 
 def browse(ids: Sequence[str]) -> None:

@@ -1,0 +1,120 @@
+"""One run that corrects several rows together: live, its outcome, which flipped when, and what comes next."""
+
+import pandas as pd
+import streamlit as st
+
+from influence_core import charts
+from influence_core.charts.correction_set import set_figures
+from influence_core.errors import UserError
+from influence_core.events import SetStep
+from influence_core.home import read_json
+from influence_core.runs.directory import RunDirectory
+from influence_core.specs import CorrectionSetSpec
+from influence_core.workspace import Workspace
+from pages.components import data, state
+from pages.components.correction_charts import show_changed
+from pages.components.correction_outcome import before_and_after, keep_or_discard, manifest_of, show_ending
+from pages.components.correction_set_words import outcome_words, settings_words, table_rows
+from pages.components.correction_words import halves_words
+from pages.components.errors import show_error, shown_errors
+from pages.components.live_correction import REFRESH, progress, reading_of
+from pages.components.submitting import settle, submit_once
+from pages.components.text import plain
+
+
+def set_run(run: RunDirectory) -> None:
+    """Show the run named by the URL, whoever started it and wherever."""
+    spec = run.spec()
+    assert isinstance(spec, CorrectionSetSpec)
+    try:
+        workspace = data.workspace(spec.workspace)
+        checkpoint = workspace.checkpoint(spec.checkpoint)
+        desired = {each: workspace.label_names[_desired(workspace, spec, each)] for each in spec.examples}
+    except UserError as error:
+        show_error(str(error))
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.subheader(f"{len(spec.examples)} rows corrected together", anchor=False, width="stretch")
+        st.button("Change the settings", key=f"change_{run.id}", icon=":material/tune:", on_click=_change, args=(spec,))
+    with st.expander("Settings of this run"):
+        st.text(settings_words(spec, checkpoint))
+        st.caption("It writes nothing but this run: labels are not touched.")
+    found = run.state()
+    if not found.is_over:
+        live_set(workspace, run.id, spec, desired)
+        return
+    reading = reading_of(run)
+    file = run.result / "result.json"
+    if found.state == "finished" and file.exists():
+        outcome = read_json(file)
+        show = st.success if outcome["flipped"] == outcome["of"] else st.warning
+        show(plain(outcome_words(outcome, spec)))
+        st.dataframe(
+            pd.DataFrame(table_rows(outcome)), hide_index=True, key="set_outcome", alt="Which row flipped when"
+        )
+        before_and_after(workspace, spec, run, outcome)
+    else:
+        outcome = {}
+        show_ending(found)
+        traceback = run.path / "traceback.txt"
+        if found.state == "failed" and traceback.exists():
+            with st.expander("For a bug report"):
+                st.code(traceback.read_text(encoding="utf-8"), language=None)
+    manifest = manifest_of(run)
+    if manifest is not None:
+        if found.state != "finished":
+            st.caption(f"What it reached at step {int(manifest['steps'])} is there and can still be kept.")
+        keep_or_discard(workspace, run, manifest)
+    if reading.set_steps:
+        _draw(run, reading.set_steps, desired)
+        if outcome and (said := halves_words(outcome)):
+            st.caption(said)
+        show_changed(workspace, spec, run, reading.set_steps[-1])
+    _again(run, spec)
+
+
+def _desired(workspace: Workspace, spec: CorrectionSetSpec, example: str) -> int:
+    """Return the class number that an example is to be predicted as."""
+    return workspace.truth(example) if spec.desired == "gold" else workspace.label_index(spec.desired)
+
+
+@st.fragment(run_every=REFRESH)
+def live_set(workspace: Workspace, run_id: str, spec: CorrectionSetSpec, desired: dict[str, str]) -> None:
+    """Follow a run until it is over; then the whole page runs once more, without this fragment and its timer."""
+    run = RunDirectory.open(run_id)
+    found = run.state()
+    if found.is_over:
+        st.rerun()
+    reading = reading_of(run)
+    progress(run, found, reading, spec.steps)
+    if reading.set_steps:
+        _draw(run, reading.set_steps, desired)
+        show_changed(workspace, spec, run, reading.set_steps[-1])
+    else:
+        st.caption("The charts fill in from step 0, when rankings and optimizer are ready.")
+
+
+def _draw(run: RunDirectory, steps: list[SetStep], desired: dict[str, str]) -> None:
+    figures = set_figures(steps, desired, revision=run.id)
+    places = [*st.columns(2, gap="medium"), *st.columns(2, gap="medium")]
+    for column, (name, figure) in zip(places, figures.items(), strict=True):
+        with column.container(border=True):
+            st.plotly_chart(
+                figure, key=f"set_chart_{name}", config={"displayModeBar": False}, alt=charts.alt_text(figure)
+            )
+
+
+def _again(run: RunDirectory, spec: CorrectionSetSpec) -> None:
+    place = f"again_{run.id}"
+    if st.button("Run again", key=place, icon=":material/replay:", help="the same settings, the same seed"):
+        with shown_errors():
+            with st.spinner("Handing it to the engine…"):
+                run_id = submit_once(place, spec, run.record().what)
+            state.select(run=run_id)
+            st.rerun()
+    else:
+        settle(place)
+
+
+def _change(spec: CorrectionSetSpec) -> None:
+    state.select(**{state.SET: state.as_set(spec.examples), state.RUN: None})

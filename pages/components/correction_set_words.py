@@ -1,0 +1,77 @@
+"""A correction of several rows together in words; no Streamlit, so that each sentence is tested alone."""
+
+from typing import Any
+
+from influence_core.charts import number, percent
+from influence_core.specs import CorrectionSetSpec
+from influence_core.workspace import Checkpoint
+from pages.components.correction_words import modes_words, optimizer_words, rows_words, share_of, steps, stop_words
+
+GROUPS = {
+    "example": "one for each row that is corrected",
+    "cell": "one for each confusion cell",
+    "annotator": "one for each annotator of the chosen training rows",
+    "all": "a single one of all",
+}
+
+
+def share_words(spec: CorrectionSetSpec) -> str:
+    """Say which share of a batch's weight all chosen rows carry together, and how it is split."""
+    count = spec.k * len(spec.examples)
+    weight = sum(spec.epsilons) if spec.epsilons else spec.weight_of(count)
+    said = f"{spec.k:,} rows for each of {len(spec.examples)} carry {percent(share_of(weight))} of the batch's weight"
+    if weight == 0:
+        return f"{said}: the control, both runs are the same."
+    if spec.epsilons:
+        return f"{said}, a weight of its own for each group."
+    times = weight * spec.batch_size / count
+    what = "no up-sampling" if abs(times - 1) < 1e-9 else f"each counts as {number(times)} rows of the batch"
+    return f"{said} (Σ ε = {number(weight)}): {what}."
+
+
+def settings_words(spec: CorrectionSetSpec, checkpoint: Checkpoint) -> str:
+    """Say all settings, a line each: rows, groups, weight, optimizer and stop rule."""
+    said = [
+        f"{rows_words(spec)}, for each of {len(spec.examples)} rows.",
+        f"Groups: {GROUPS[spec.group_by]}.",
+        share_words(spec),
+        f"{optimizer_words(spec, checkpoint)}; {stop_words(spec).replace('at the flip', 'when all have flipped')}.",
+        modes_words(spec),
+    ]
+    return "\n".join(filter(None, said))
+
+
+def outcome_words(outcome: dict[str, Any], spec: CorrectionSetSpec) -> str:
+    """Say how it ended: how many are predicted as desired, of those how many by themselves, and what was lost again."""
+    of, flipped, last = outcome["of"], outcome["flipped"], int(outcome["steps"])
+    said = f"{flipped} of {of} are predicted as desired after {steps(last)} of at most {spec.steps:,}."
+    lost = sum(not each["flipped"] and each["flip_step"] is not None for each in outcome["examples"])
+    if lost:
+        said += f" {lost} had flipped before and {'was' if lost == 1 else 'were'} lost again."
+    alone = sum(each["base_flip_step"] is not None for each in outcome["examples"])
+    said += f" Without correction {alone or 'none'} would have flipped by then."
+    if outcome.get("retention_at_stop") is not None and spec.min_retention is not None:
+        said += f" It stopped: retention was {percent(outcome['retention_at_stop'])}."
+    if outcome.get("validation_loss_at_stop") is not None:
+        said += f" It stopped: the validation loss was {number(outcome['validation_loss_at_stop'])}."
+    return said
+
+
+def table_rows(outcome: dict[str, Any]) -> list[dict[str, str]]:
+    """Return which row flipped when, a row of the table each."""
+
+    def when(step: int | None) -> str:
+        return "–" if step is None else f"step {step}"
+
+    return [
+        {
+            "row": each["example"],
+            "predicted": each["predicted"],
+            "desired": each["desired"],
+            "flipped at": when(each["flip_step"]),
+            "by itself": when(each["base_flip_step"]),
+            "probability at the end": number(each["probability"]),
+            "at the end": "as desired" if each["flipped"] else "lost again" if each["flip_step"] is not None else "not",
+        }
+        for each in outcome["examples"]
+    ]
