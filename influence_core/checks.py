@@ -1,11 +1,14 @@
 """What can be known of a correction or a study before it runs, without torch: page and run ask the same."""
 
+from pathlib import Path
+
 import numpy as np
 
 from influence_core.errors import UserError
 from influence_core.partners import partner
+from influence_core.sizes import tensor_names
 from influence_core.specs import Correcting, CorrectionSpec, RankSpec, Split
-from influence_core.workspace import Workspace
+from influence_core.workspace import WEIGHTS, Workspace
 
 
 def desired_label(workspace: Workspace, spec: CorrectionSpec) -> int:
@@ -56,7 +59,23 @@ def check_correction(workspace: Workspace, spec: CorrectionSpec, predicted: int,
             f"max_validation_loss = {spec.max_validation_loss:g} but {workspace.name} has no validation split: "
             "leave it out, or open the data with one"
         )
+    if spec.batchnorm == "train" and not has_batchnorm(workspace, spec.checkpoint, spec.scope):
+        raise UserError(no_batchnorm(spec.scope or workspace.scope))
     ranked_example(workspace, spec)  # under ``permuted`` there must be another
+
+
+def has_batchnorm(workspace: Workspace, checkpoint: str | None, scope: str | None) -> bool:
+    """Whether the scope trains BatchNorm layers, as the names in the checkpoint's file tell.
+
+    Models with such layers are ResNets: their head has none, and every stage has some.
+    """
+    names = tensor_names(Path(workspace.checkpoint(checkpoint).path) / WEIGHTS)
+    return (scope or workspace.scope) != "head" and any(name.endswith(".running_mean") for name in names)
+
+
+def no_batchnorm(scope: str) -> str:
+    """Say that the mode of BatchNorm makes no difference."""
+    return f"batchnorm = train, but scope {scope} of this checkpoint has no BatchNorm layer: leave it at eval"
 
 
 def changed(workspace: Workspace, labels: np.ndarray) -> np.ndarray:

@@ -215,6 +215,28 @@ def test_every_setting_reaches_the_spec(workspace, submitted):
     )
 
 
+def test_dropout_is_a_switch_and_batchnorm_is_offered_where_the_scope_trains_such_layers(workspace, submitted):
+    app = opened(example=EXAMPLE)
+    assert not any(box.key == form.BATCHNORM for box in app.selectbox)  # the model has none
+    app.toggle(key=form.DROPOUT).set_value(False).run()
+    assert "Trains without dropout." in texts(app)
+    start(app)
+    assert (spec_of(submitted[-1]).dropout, spec_of(submitted[-1]).batchnorm) == (False, "eval")
+    weights = {"weight": np.ones((2, 3), dtype=np.float32), "layer4.bn.running_mean": np.zeros(2, dtype=np.float32)}
+    save_file(weights, f"{workspace.checkpoint().path}/model.safetensors")
+    assert not any(box.key == form.BATCHNORM for box in opened(example=EXAMPLE).selectbox)  # scope head has none
+    workspace.set_scope("last:1")
+    app = opened(example=EXAMPLE)
+    app.selectbox(key=form.BATCHNORM).set_value("train").run()
+    assert "with BatchNorm in train mode, so that its running statistics move" in texts(app)
+    start(app)
+    assert spec_of(submitted[-1]).batchnorm == "train"
+    RunDirectory.open(submitted[-1]).kill()
+    over = opened(run=submitted[-1])
+    over.button(key=f"change_{submitted[-1]}").click().run()
+    assert over.selectbox(key=form.BATCHNORM).value == "train"
+
+
 def test_the_ranking_looked_at_on_influence_is_the_one_that_corrects(workspace, submitted):
     app = open_app("influence", example=EXAMPLE)
     app.selectbox(key="target").set_value("gold").run()

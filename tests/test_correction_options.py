@@ -13,7 +13,7 @@ from homes import living_in
 from safetensors.torch import load_file
 
 from influence_core.cli import main
-from influence_core.correction.reading import VALIDATION_ROWS, validation_rows
+from influence_core.correction.reading import validation_rows
 from influence_core.correction.replay import replay
 from influence_core.data.opening import run as open_workspace
 from influence_core.errors import UserError
@@ -23,7 +23,7 @@ from influence_core.models.loading import load, rows_of
 from influence_core.models.predict import Predictions, predict
 from influence_core.replays import Replayed
 from influence_core.reports.commands import correct_command
-from influence_core.specs import CorrectionSpec, OpenSpec, RankSpec
+from influence_core.specs import VALIDATION_ROWS, CorrectionSpec, OpenSpec, RankSpec
 from influence_core.trajectory.optimizers import OptimizerSpec
 from influence_core.trajectory.step import TrainingStep
 from influence_core.workspace import Workspace

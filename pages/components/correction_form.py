@@ -4,11 +4,22 @@ from typing import Any
 
 import streamlit as st
 
+from influence_core.checks import has_batchnorm
 from influence_core.settings import METHOD_WORDS
 from influence_core.workspace import Checkpoint, Workspace
 from pages.components import settings_form
-from pages.components.correction_settings import DEFAULTS, DESIRED, METHOD, ORDER, SEED, STRATEGY, TARGET, options
-from pages.components.correction_training import curves, optimizer, stop
+from pages.components.correction_settings import (
+    ANNOTATED,
+    DEFAULTS,
+    DESIRED,
+    METHOD,
+    ORDER,
+    SEED,
+    STRATEGY,
+    TARGET,
+    options,
+)
+from pages.components.correction_training import curves, modes, optimizer, stop
 from pages.components.correction_weight import weight
 from pages.components.correction_words import METHODS, ORDERS, STRATEGIES, STRATEGY_CAPTIONS
 from pages.components.text import plain
@@ -32,11 +43,19 @@ def form(workspace: Workspace, checkpoint: Checkpoint, predicted: str, true: str
             key=STRATEGY,
             persist_state="session",
         )
+        st.toggle(
+            "Only rows that an annotator changed",
+            key=ANNOTATED,
+            persist_state="session",
+            help="rows whose label is no longer the data's own by a decision on Relabel. They keep the label that the "
+            "annotator gave: none is set to the desired label. Where there are fewer than k, all of them are used.",
+        )
     with middle:
         weight()
-        stop()
+        stop(validation=bool(len(workspace.dataset.splits.get("validation", ()))))
     with right:
         kind = optimizer(checkpoint)
+        modes(has_batchnorm(workspace, checkpoint.name, None))
     drawn = curves(workspace.scope, kind)
     with st.expander("Which ranking, and the seed"):
         _ranking(workspace)

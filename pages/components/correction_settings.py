@@ -17,10 +17,15 @@ SHARE = "correct_share"  # in %
 OPTIMIZER = "correct_optimizer"
 STATE = "correct_state"
 RATE = "correct_rate_"  # followed by the optimizer's kind
+ANNOTATED = "correct_annotated"  # B only of rows that annotators changed
+ANNOTATED_LOSS = "correct_annotated_loss"  # their labels in the batches too
+DROPOUT = "correct_dropout"
+BATCHNORM = "correct_batchnorm"
 STOP = "correct_stop"
 AFTER = "correct_after"
 STEPS = "correct_steps"
 RETENTION = "correct_retention"  # in %; None: no such rule
+LOSS = "correct_loss"  # of validation; None: no such rule
 DESIRED = "correct_desired"
 METHOD = "correct_method"
 TARGET = "correct_target"
@@ -39,10 +44,15 @@ DEFAULTS: dict[str, Any] = {
     STATE: "default",
     RATE + "adam": DEFAULT_RATE["adam"],
     RATE + "sgd": DEFAULT_RATE["sgd"],
+    ANNOTATED: False,
+    ANNOTATED_LOSS: False,
+    DROPOUT: True,
+    BATCHNORM: "eval",
     STOP: "flip",
     AFTER: 5,
     STEPS: 50,
     RETENTION: None,
+    LOSS: None,
     METHOD: "",
     TARGET: "predicted",
     ORDER: "cosine",
@@ -63,9 +73,14 @@ def options(kind: str, curves: bool) -> dict[str, Any]:
         "optimizer": st.session_state[OPTIMIZER],
         "optimizer_state": None if st.session_state[STATE] == "default" else st.session_state[STATE],
         "learning_rate": st.session_state[RATE + kind],
+        "only_annotated": st.session_state[ANNOTATED],
+        "annotated_loss": st.session_state[ANNOTATED_LOSS],
+        "dropout": st.session_state[DROPOUT],
+        "batchnorm": st.session_state[BATCHNORM],
         "steps": st.session_state[STEPS],
         "after_flip": st.session_state[AFTER] if st.session_state[STOP] == "after" else 0,
         "min_retention": None if st.session_state[RETENTION] is None else st.session_state[RETENTION] / 100,
+        "max_validation_loss": st.session_state[LOSS],
         "method": st.session_state[METHOD] or None,
         "settings": settings_form.chosen(st.session_state[METHOD]) if st.session_state[METHOD] else {},
         "target": st.session_state[TARGET],
@@ -102,10 +117,15 @@ def fill(spec: CorrectionSpec, desired: str, kind: str) -> None:
             OPTIMIZER: spec.optimizer,
             STATE: spec.optimizer_state or "default",
             RATE + kind: spec.learning_rate or DEFAULT_RATE[kind],
+            ANNOTATED: spec.only_annotated,
+            ANNOTATED_LOSS: spec.annotated_loss,
+            DROPOUT: spec.dropout,
+            BATCHNORM: spec.batchnorm,
             STOP: "after" if spec.after_flip else "flip",
             AFTER: spec.after_flip or DEFAULTS[AFTER],
             STEPS: spec.steps,
             RETENTION: None if spec.min_retention is None else round(100 * spec.min_retention),
+            LOSS: spec.max_validation_loss,
             METHOD: spec.method or "",
             TARGET: spec.target,
             ORDER: spec.by,

@@ -173,7 +173,7 @@ def modes_words(spec: Correcting) -> str:
 
 
 def settings_words(spec: CorrectionSpec, checkpoint: Checkpoint) -> str:
-    """Say all settings, a line each: rows, weight, optimizer and stop rule, and the predicted curves if drawn."""
+    """Say all settings, a line each: rows, weight, optimizer and stop rule, and what differs from the usual."""
     said = [f"{rows_words(spec)}.", share_words(spec), f"{optimizer_words(spec, checkpoint)}; {stop_words(spec)}."]
     if modes := modes_words(spec):
         said.append(modes)
