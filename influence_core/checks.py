@@ -6,9 +6,12 @@ import numpy as np
 
 from influence_core.errors import UserError
 from influence_core.partners import partner
+from influence_core.rankings import RankedRow, Ranking
 from influence_core.sizes import tensor_names
 from influence_core.specs import Correcting, CorrectionSpec, RankSpec, Split
 from influence_core.workspace import WEIGHTS, Workspace
+
+MOST_RANKED = 100_000
 
 
 def desired_label(workspace: Workspace, spec: CorrectionSpec) -> int:
@@ -32,7 +35,23 @@ def ranking_spec(workspace: Workspace, spec: CorrectionSpec) -> RankSpec:
     """Return the ranking that the correction picks its rows from. Raises what `partner` raises."""
     shared = ("workspace", "checkpoint", "scope", "method", "settings", "target", "by")
     asked = {name: getattr(spec, name) for name in shared}
-    return RankSpec(**asked, example=ranked_example(workspace, spec), top=spec.k, only_annotated=spec.only_annotated)
+    top = MOST_RANKED if spec.only_annotated else spec.k  # of annotators' rows all: proponents are on both sides
+    return RankSpec(**asked, example=ranked_example(workspace, spec), top=top, only_annotated=spec.only_annotated)
+
+
+def candidates(spec: Correcting, ranking: Ranking) -> list[RankedRow]:
+    """Return the ranked rows of which the strategy takes the first k.
+
+    Of rows that annotators changed, proponents are those that supported the ranking's label until then. Scores speak
+    of the labels that rows have now, so these oppose it now; where they still speak of an earlier label
+    (`RankedRow.stale`), they support it.
+    """
+    if spec.strategy == "opponents":
+        return ranking.opponents
+    if not spec.only_annotated:
+        return ranking.proponents
+    before = [row for row in ranking.proponents if row.stale] + [row for row in ranking.opponents if not row.stale]
+    return sorted(before, key=lambda row: -abs(row.cosine if spec.by == "cosine" else row.score))
 
 
 def check_correction(workspace: Workspace, spec: CorrectionSpec, predicted: int, labels: np.ndarray) -> None:

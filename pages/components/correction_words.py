@@ -42,6 +42,8 @@ def share_of(epsilon: float) -> float:
 
 def share_words(spec: CorrectionSpec) -> str:
     """Say which share of a batch's weight the chosen rows carry, with ε."""
+    if spec.only_annotated and spec.share is None and spec.epsilon is None:
+        return f"Each row counts as one row beside a batch of {spec.batch_size:,}, no up-sampling."
     share, even = share_of(spec.weight), spec.k / (spec.k + spec.batch_size)
     said = f"{rows(spec.k)} carry {percent(share)} of the batch's weight (ε = {number(spec.weight)})"
     if share == 0:
