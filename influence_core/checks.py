@@ -109,7 +109,7 @@ def check_count(spec: Correcting, found: int, kind: str) -> None:
         if not found:
             raise UserError(
                 f"only rows that annotators changed were asked for, and no such row is {kind}: "
-                "relabel some of them, or take all rows"
+                "relabel some of them first, on Relabel, or take all rows"
             )
     elif found < spec.k:
         advice = f"lower k to {found}" if found else "choose another strategy"

@@ -8,6 +8,7 @@ from influence_core.checks import has_batchnorm
 from influence_core.settings import METHOD_WORDS
 from influence_core.workspace import Checkpoint, Workspace
 from pages.components import settings_form
+from pages.components.correction_presets import presets
 from pages.components.correction_settings import (
     ANNOTATED,
     DEFAULTS,
@@ -31,6 +32,7 @@ def form(workspace: Workspace, checkpoint: Checkpoint, predicted: str, true: str
         st.session_state.setdefault(key, value)
     if st.session_state[TARGET] not in ("predicted", "gold", *workspace.label_names):
         st.session_state[TARGET] = "predicted"  # a label of another workspace
+    presets(checkpoint)
     left, middle, right = st.columns([5, 4, 4], gap="medium")
     with left:
         others = [name for name in workspace.label_names if name != predicted]

@@ -12,8 +12,10 @@ from pages.components.correction_words import share_of
 STRATEGY = "correct_strategy"
 K = "correct_k"
 BATCH = "correct_batch"
-EVEN = "correct_even"  # no up-sampling
-SHARE = "correct_share"  # in %
+SHARE = "correct_share"  # in %, or EVEN
+EVEN = "even"  # no up-sampling
+CONTROL = "correct_control"  # no weight at all
+RUN_SHARE = "correct_run_share"  # in %: the share of a run that the settings were taken from
 OPTIMIZER = "correct_optimizer"
 STATE = "correct_state"
 RATE = "correct_rate_"  # followed by the optimizer's kind
@@ -32,14 +34,16 @@ TARGET = "correct_target"
 ORDER = "correct_order"
 SEED = "correct_seed"
 CURVES = "correct_curves_"  # followed by "all" or "part": what a scope that is not all is called here
+PLACES = 8  # to which a share in % is a run's again
 _ADOPTED = "correct_adopted"  # the hand-over from Influence whose ranking the widgets show
 
 DEFAULTS: dict[str, Any] = {
     STRATEGY: "proponents",
     K: 12,
     BATCH: 32,
-    EVEN: True,
-    SHARE: 27,
+    SHARE: EVEN,
+    CONTROL: False,
+    RUN_SHARE: None,
     OPTIMIZER: "checkpoint",
     STATE: "default",
     RATE + "adam": DEFAULT_RATE["adam"],
@@ -69,7 +73,7 @@ def options(kind: str, curves: bool) -> dict[str, Any]:
         "desired": st.session_state[DESIRED],
         "k": st.session_state[K],
         "batch_size": st.session_state[BATCH],
-        "share": None if st.session_state[EVEN] else st.session_state[SHARE] / 100,
+        "share": _share(),
         "optimizer": st.session_state[OPTIMIZER],
         "optimizer_state": None if st.session_state[STATE] == "default" else st.session_state[STATE],
         "learning_rate": st.session_state[RATE + kind],
@@ -90,6 +94,13 @@ def options(kind: str, curves: bool) -> dict[str, Any]:
     }
 
 
+def _share() -> float | None:
+    share = st.session_state[SHARE]
+    if st.session_state[CONTROL]:
+        return 0.0
+    return None if share == EVEN else round(share / 100, PLACES + 2)
+
+
 def adopt(example: str) -> None:
     """Take over the ranking that was looked at on Influence, once for each time it was handed over."""
     handed = (example, *state.handed_over(example))
@@ -106,14 +117,17 @@ def fill(spec: CorrectionSpec, desired: str, kind: str) -> None:
     """Put a spec's settings into the widgets (in a callback, before they are shown)."""
     if spec.method is not None:
         settings_form.put(spec.method, spec.settings)
+    even = spec.epsilon is None and spec.share is None
+    own = None if even else round(100 * share_of(spec.weight), PLACES)
     st.session_state.update(
         {
             STRATEGY: spec.strategy,
             DESIRED: desired,
             K: spec.k,
             BATCH: spec.batch_size,
-            EVEN: spec.epsilon is None and spec.share is None,
-            SHARE: round(100 * share_of(spec.weight)),
+            SHARE: EVEN if own in (None, 0) else own,
+            CONTROL: own == 0,
+            RUN_SHARE: own or None,
             OPTIMIZER: spec.optimizer,
             STATE: spec.optimizer_state or "default",
             RATE + kind: spec.learning_rate or DEFAULT_RATE[kind],
