@@ -1,11 +1,17 @@
 """What can be known of a correction or a study before it runs, without torch: page and run ask the same."""
 
+from pathlib import Path
+
 import numpy as np
 
 from influence_core.errors import UserError
 from influence_core.partners import partner
+from influence_core.rankings import RankedRow, Ranking
+from influence_core.sizes import tensor_names
 from influence_core.specs import Correcting, CorrectionSpec, RankSpec, Split
-from influence_core.workspace import Workspace
+from influence_core.workspace import WEIGHTS, Workspace
+
+MOST_RANKED = 100_000
 
 
 def desired_label(workspace: Workspace, spec: CorrectionSpec) -> int:
@@ -29,7 +35,23 @@ def ranking_spec(workspace: Workspace, spec: CorrectionSpec) -> RankSpec:
     """Return the ranking that the correction picks its rows from. Raises what `partner` raises."""
     shared = ("workspace", "checkpoint", "scope", "method", "settings", "target", "by")
     asked = {name: getattr(spec, name) for name in shared}
-    return RankSpec(**asked, example=ranked_example(workspace, spec), top=spec.k, only_annotated=spec.only_annotated)
+    top = MOST_RANKED if spec.only_annotated else spec.k  # of annotators' rows all: proponents are on both sides
+    return RankSpec(**asked, example=ranked_example(workspace, spec), top=top, only_annotated=spec.only_annotated)
+
+
+def candidates(spec: Correcting, ranking: Ranking) -> list[RankedRow]:
+    """Return the ranked rows of which the strategy takes the first k.
+
+    Of rows that annotators changed, proponents are those that supported the ranking's label until then. Scores speak
+    of the labels that rows have now, so these oppose it now; where they still speak of an earlier label
+    (`RankedRow.stale`), they support it.
+    """
+    if spec.strategy == "opponents":
+        return ranking.opponents
+    if not spec.only_annotated:
+        return ranking.proponents
+    before = [row for row in ranking.proponents if row.stale] + [row for row in ranking.opponents if not row.stale]
+    return sorted(before, key=lambda row: -abs(row.cosine if spec.by == "cosine" else row.score))
 
 
 def check_correction(workspace: Workspace, spec: CorrectionSpec, predicted: int, labels: np.ndarray) -> None:
@@ -56,7 +78,23 @@ def check_correction(workspace: Workspace, spec: CorrectionSpec, predicted: int,
             f"max_validation_loss = {spec.max_validation_loss:g} but {workspace.name} has no validation split: "
             "leave it out, or open the data with one"
         )
+    if spec.batchnorm == "train" and not has_batchnorm(workspace, spec.checkpoint, spec.scope):
+        raise UserError(no_batchnorm(spec.scope or workspace.scope))
     ranked_example(workspace, spec)  # under ``permuted`` there must be another
+
+
+def has_batchnorm(workspace: Workspace, checkpoint: str | None, scope: str | None) -> bool:
+    """Whether the scope trains BatchNorm layers, as the names in the checkpoint's file tell.
+
+    Models with such layers are ResNets: their head has none, and every stage has some.
+    """
+    names = tensor_names(Path(workspace.checkpoint(checkpoint).path) / WEIGHTS)
+    return (scope or workspace.scope) != "head" and any(name.endswith(".running_mean") for name in names)
+
+
+def no_batchnorm(scope: str) -> str:
+    """Say that the mode of BatchNorm makes no difference."""
+    return f"batchnorm = train, but scope {scope} of this checkpoint has no BatchNorm layer: leave it at eval"
 
 
 def changed(workspace: Workspace, labels: np.ndarray) -> np.ndarray:
@@ -71,7 +109,7 @@ def check_count(spec: Correcting, found: int, kind: str) -> None:
         if not found:
             raise UserError(
                 f"only rows that annotators changed were asked for, and no such row is {kind}: "
-                "relabel some of them, or take all rows"
+                "relabel some of them first, on Relabel, or take all rows"
             )
     elif found < spec.k:
         advice = f"lower k to {found}" if found else "choose another strategy"

@@ -19,6 +19,7 @@ from influence_core.settings import CheckpointsSettings
 from influence_core.sizes import scope_size, tensors_size, warm_kept
 from influence_core.specs import (
     RETENTION_ROWS,
+    VALIDATION_ROWS,
     WARM_BATCHES,
     CorrectionSetSpec,
     CorrectionSpec,
@@ -189,7 +190,7 @@ def _correcting(workspace: "Workspace", spec: CorrectionSpec) -> Cost:
     steps = Cost(
         trained=(WARM_BATCHES * spec.batch_size if warms else 0)
         + round(spec.steps * trajectories * (spec.batch_size + spec.k)),
-        forward=spec.steps * (RETENTION_ROWS + 2),
+        forward=spec.steps * (RETENTION_ROWS + 2 + (0 if spec.max_validation_loss is None else VALIDATION_ROWS)),
         vectors=TANGENT_COPIES[kind] if spec.predict else 0,
     )
     ranking = Cost() if spec.strategy == "random" else _ranking(workspace, ranking_spec(workspace, spec))

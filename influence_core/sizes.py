@@ -3,7 +3,7 @@
 import json
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,19 +35,35 @@ def scope_size(workspace: "Workspace", checkpoint: str | None, scope: str | None
 
 def tensors_size(path: Path) -> int:
     """Return how many numbers a safetensors file holds, from its header."""
+    header = _header(path)
     try:
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length))
         return int(sum(np.prod(entry["shape"], dtype=np.int64) for name, entry in header.items() if name[0] != "_"))
-    except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a safetensors file ({error}): save the checkpoint again") from None
 
 
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            return dict(json.loads(stream.read(length)))
+    except (OSError, struct.error, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a safetensors file ({error}): save the checkpoint again") from None
+
+
+def tensor_names(path: Path) -> list[str]:
+    """Return the names of a safetensors file's tensors, from its header."""
+    return [name for name in _header(path) if not name.startswith("_")]
+
+
 def warm_kept(workspace: "Workspace", spec: Scoped, batch_size: int, seed: int) -> bool:
-    """Whether an optimizer state warmed with these batches is kept for the spec's checkpoint and scope."""
+    """Whether an optimizer state warmed with these batches is kept for the spec's checkpoint, scope and modes."""
     wanted = {**base_key(workspace, spec.checkpoint, spec.scope), "batch_size": batch_size, "seed": seed}
-    return any((path / "state.safetensors").exists() for path, _ in workspace.artefacts.find("warm", **wanted))
+    wanted["dropout"], mode = getattr(spec, "dropout", True), getattr(spec, "batchnorm", "eval")
+    return any(
+        (path / "state.safetensors").exists() and key.get("batchnorm", "eval") == mode
+        for path, key in workspace.artefacts.find("warm", **wanted)
+    )
 
 
 def _key(workspace: "Workspace", checkpoint: str | None, scope: str) -> dict[str, str]:

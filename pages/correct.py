@@ -61,7 +61,7 @@ def _start(context: Context, spec: CorrectionSpec) -> None:
     show_chosen(noted(context.workspace, spec))
     if other_rows(context.workspace, spec, state.handed_over(spec.example)):
         st.caption("These are other rows than those handed over from Influence: their ranking has other settings.")
-    if spec.strategy == "opponents":
+    if spec.strategy == "opponents" or spec.only_annotated:
         said = "This is an experiment: it tunes the model on these rows."
     else:
         said = "This is an experiment: it sets these rows to the desired label on purpose, right or wrong."

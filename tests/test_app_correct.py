@@ -6,10 +6,20 @@ import re
 import numpy as np
 import pytest
 import streamlit as st
-from safetensors.numpy import save_file
-from workspaces import HOSTILE, catch_runs, open_app, tiny_workspace, use_home
+from safetensors.numpy import load_file, save_file
+from workspaces import (
+    HOSTILE,
+    add_checkpoint,
+    add_predictions,
+    add_tracin,
+    catch_runs,
+    open_app,
+    tiny_workspace,
+    use_home,
+)
 
 from influence_core import checks
+from influence_core.data.dataset import Dataset
 from influence_core.errors import UserError
 from influence_core.events import Progress, Result, Step
 from influence_core.home import write_json
@@ -18,8 +28,10 @@ from influence_core.runs import client
 from influence_core.runs.directory import RunDirectory
 from influence_core.runs.stopping import stop_requested
 from influence_core.specs import CorrectionSpec
+from influence_core.workspace import Workspace
 from pages.components import correction_settings as form
 from pages.components import discarding, state
+from pages.components.correction_presets import OURS, PAPER
 
 EXAMPLE = "test-3"  # true positive, predicted negative
 
@@ -184,8 +196,8 @@ def test_every_setting_reaches_the_spec(workspace, submitted):
     app.radio(key=form.STRATEGY).set_value("opponents")
     app.number_input(key=form.K).set_value(5)
     app.number_input(key=form.BATCH).set_value(20)
-    app.toggle(key=form.EVEN).set_value(False).run()
-    app.slider(key=form.SHARE).set_value(50)
+    app.run()
+    app.select_slider(key=form.SHARE).set_value(50.0)
     app.selectbox(key=form.OPTIMIZER).set_value("sgd").run()
     app.number_input(key=form.RATE + "sgd").set_value(0.01)
     app.selectbox(key=form.STOP).set_value("after").run()
@@ -213,6 +225,144 @@ def test_every_setting_reaches_the_spec(workspace, submitted):
         by="score",
         seed=7,
     )
+
+
+def test_dropout_is_a_switch_and_batchnorm_is_offered_where_the_scope_trains_such_layers(workspace, submitted):
+    app = opened(example=EXAMPLE)
+    assert not any(box.key == form.BATCHNORM for box in app.selectbox)  # the model has none
+    app.toggle(key=form.DROPOUT).set_value(False).run()
+    assert "Without dropout." in texts(app)
+    start(app)
+    assert (spec_of(submitted[-1]).dropout, spec_of(submitted[-1]).batchnorm) == (False, "eval")
+    weights = {"weight": np.ones((2, 3), dtype=np.float32), "layer4.bn.running_mean": np.zeros(2, dtype=np.float32)}
+    save_file(weights, f"{workspace.checkpoint().path}/model.safetensors")
+    assert not any(box.key == form.BATCHNORM for box in opened(example=EXAMPLE).selectbox)  # scope head has none
+    workspace.set_scope("last:1")
+    app = opened(example=EXAMPLE)
+    app.selectbox(key=form.BATCHNORM).set_value("train").run()
+    assert "BatchNorm by the batch's statistics" in texts(app)
+    assert app.toggle(key=form.CURVES + "part").disabled
+    start(app)
+    assert (spec_of(submitted[-1]).batchnorm, spec_of(submitted[-1]).predict) == ("train", False)
+    RunDirectory.open(submitted[-1]).kill()
+    over = opened(run=submitted[-1])
+    over.button(key=f"change_{submitted[-1]}").click().run()
+    assert over.selectbox(key=form.BATCHNORM).value == "train"
+
+
+def test_the_share_goes_from_no_up_sampling_to_slightly_more_than_half(workspace, submitted):
+    app = opened(example=EXAMPLE)
+    words = app.select_slider(key=form.SHARE).options
+    assert (words[0], words[-1]) == ("no up-sampling, 27.3 %", "slightly more than half, 52 %")  # 12 / (12 + 32)
+    assert words[1:-1] == [f"{share} %" for share in range(28, 52)]
+    app.toggle(key=form.CONTROL).set_value(True).run()
+    assert app.select_slider(key=form.SHARE).disabled
+    assert "the control, both runs are the same" in texts(app)
+    start(app)
+    assert spec_of(submitted[-1]).weight == 0
+    app = opened(example=EXAMPLE)
+    app.select_slider(key=form.SHARE).set_value(40.0).run()
+    app.number_input(key=form.K).set_value(20)
+    app.number_input(key=form.BATCH).set_value(20).run()
+    assert not app.select_slider  # s₀ is a half
+    assert "20 rows beside batches of 20 are half of the weight before any up-sampling" in captions(app)
+    start(app)
+    assert spec_of(submitted[-1]).share is None
+
+
+@pytest.mark.parametrize("share", [0.415, 0.83, 0.1, 0.0])
+def test_the_share_of_an_old_run_is_filled_back_to_the_digit(workspace, submitted, share):
+    run = running(workspace, share=share)
+    run.kill()
+    app = opened(run=run.id)
+    app.button(key=f"change_{run.id}").click().run()
+    if share == 0.83:  # the slider's end is there now
+        assert app.select_slider(key=form.SHARE).options[-1] == "83 %"
+    start(app)
+    assert spec_of(submitted[-1]).share == share
+    app = opened(example=EXAMPLE)  # another session knows nothing of it
+    assert app.select_slider(key=form.SHARE).options[-1] == "slightly more than half, 52 %"
+
+
+def test_the_papers_settings_are_one_button_and_ours_another(workspace, submitted, monkeypatch):
+    app = opened(example=EXAMPLE)
+    assert app.button(key=OURS).disabled
+    app.button(key=PAPER).click().run()
+    assert not app.exception
+    assert "k = 50 but there are 40 training rows" in app.error[0].value.replace("\\", "")
+    assert "carries no Adam state: one warmed over 100 batches is used instead" in captions(app)
+    app.button(key=OURS).click().run()
+    assert "carries no Adam state" not in captions(app)
+    start(app)
+    assert (spec_of(submitted[-1]).k, spec_of(submitted[-1]).learning_rate) == (12, 1e-5)
+    asked = []
+    monkeypatch.setattr(
+        "pages.components.correction_checks.check", lambda workspace, spec, predicted: asked.append(spec)
+    )
+    workspace.change_checkpoint("first", optimizer={"kind": "adam", "learning_rate": 1e-4, "state": "o.safetensors"})
+    app = opened(example=EXAMPLE)
+    app.button(key=PAPER).click().run()
+    assert "carries no Adam state" not in captions(app)
+    values = {"k": 50, "batch_size": 128, "learning_rate": 1e-3, "optimizer_state": "checkpoint", "steps": 50}
+    values |= {"method": "abif", "settings": {"k": 32, "iterations": 64}, "after_flip": 0, "share": None}
+    assert values.items() <= dict(asked[-1]).items()
+    assert asked[-1].weight == pytest.approx(50 / 128)
+
+
+def test_only_rows_that_annotators_changed_lead_to_relabel_where_there_are_none(workspace, submitted):
+    app = opened(example=EXAMPLE)
+    app.toggle(key=form.ANNOTATED).set_value(True).run()
+    said = "no such row is among the training rows: relabel some of them first, on Relabel"
+    assert said in app.error[0].value.replace("\\", "")
+    assert not has(app, "correct_start")
+    for row in ("train-0", "train-3", "train-30"):  # of these the last opposed the prediction
+        old = workspace.original_labels([row])[row]
+        workspace.relabel(row, "positive" if old == "negative" else "negative", expect=old, annotator="ann")
+    app.toggle(key=form.ANNOTATED_LOSS).set_value(True).run()
+    assert not app.error
+    assert "Annotators changed fewer rows of the kind than k = 12: B is of 2." in captions(app)
+    assert "Annotators' labels in every batch." in texts(app)
+    assert "it tunes the model on these rows" in app.warning[0].value
+    start(app)
+    spec = spec_of(submitted[-1])
+    assert (spec.only_annotated, spec.annotated_loss) == (True, True)
+    RunDirectory.open(submitted[-1]).kill()
+    over = opened(run=submitted[-1])
+    over.button(key=f"change_{submitted[-1]}").click().run()
+    assert over.toggle(key=form.ANNOTATED).value
+    assert over.toggle(key=form.ANNOTATED_LOSS).value
+
+
+def test_a_ranking_without_a_proponent_is_said(workspace, submitted):
+    table = next(workspace.path.glob("artefacts/tracin/*/train.safetensors"))
+    for file in table.parent.glob("**/*.safetensors"):  # every row opposes
+        arrays = load_file(file)
+        if "products" in arrays:
+            save_file({**arrays, "products": -np.abs(arrays["products"]) - 0.1}, file)
+    app = opened(example=EXAMPLE)
+    said = "k = 12 but only 0 training rows are proponents: choose another strategy"
+    assert said in app.error[0].value.replace("\\", "")
+    assert not has(app, "correct_start")
+
+
+def test_the_validation_loss_can_end_a_run_where_there_is_a_validation_split(workspace, submitted, tmp_path):
+    assert not any(each.key == form.LOSS for each in opened(example=EXAMPLE).number_input)
+    validation = workspace.dataset.splits["test"].assign(id=lambda frame: "validation-" + frame["id"])
+    splits = {**workspace.dataset.splits, "validation": validation}
+    other = Workspace.create("more", Dataset("more", workspace.label_names, splits), "head")
+    add_checkpoint(other, "first", np.random.default_rng(0))
+    add_predictions(other)
+    add_tracin(other, np.random.default_rng(0))
+    app = opened(example=EXAMPLE, workspace="more")
+    app.number_input(key=form.LOSS).set_value(0.8).run()
+    assert "or when the validation loss is above 0.8" in texts(app)
+    start(app)
+    assert spec_of(submitted[-1]).max_validation_loss == 0.8
+    run = RunDirectory.open(submitted[-1])
+    run.claim()
+    run.append(step(0, validation_loss=0.5))
+    run.append(step(1, validation_loss=0.625))
+    assert "Mean loss on the validation rows: 0.625 at step 1, 0.5 at step 0." in captions(opened(run=run.id))
 
 
 def test_the_ranking_looked_at_on_influence_is_the_one_that_corrects(workspace, submitted):

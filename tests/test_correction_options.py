@@ -13,7 +13,7 @@ from homes import living_in
 from safetensors.torch import load_file
 
 from influence_core.cli import main
-from influence_core.correction.reading import VALIDATION_ROWS, validation_rows
+from influence_core.correction.reading import validation_rows
 from influence_core.correction.replay import replay
 from influence_core.data.opening import run as open_workspace
 from influence_core.errors import UserError
@@ -22,8 +22,9 @@ from influence_core.home import read_json
 from influence_core.models.loading import load, rows_of
 from influence_core.models.predict import Predictions, predict
 from influence_core.replays import Replayed
+from influence_core.reports.chosen import chosen_words
 from influence_core.reports.commands import correct_command
-from influence_core.specs import CorrectionSpec, OpenSpec, RankSpec
+from influence_core.specs import VALIDATION_ROWS, CorrectionSpec, OpenSpec, RankSpec
 from influence_core.trajectory.optimizers import OptimizerSpec
 from influence_core.trajectory.step import TrainingStep
 from influence_core.workspace import Workspace
@@ -87,8 +88,25 @@ def test_b_is_of_rows_that_annotators_changed_alone(opened, example, tmp_path):
         assert 0 < len(chosen) <= len(changed) < FAST["k"]
         assert dict(zip(chosen, manifest["row_labels"], strict=True)) == {row: changed[row] for row in chosen}
         assert manifest["epsilon"] == pytest.approx(len(chosen) / 16)  # no up-sampling, of the rows that there are
+        if strategy == "proponents":  # those that supported the prediction until they were changed, strongest first
+            # of two classes: with the other label a row's gradient points the other way
+            assert set(chosen) == {row.id for row in before.proponents if row.id in changed}
+            fresh = opened.rank(example, method="tracin", top=120)  # the run projected them again
+            assert chosen == [row.id for row in fresh.opponents if row.id in chosen]
     assert set(chosen) == set(changed)  # random takes all of so few
-    assert [row.id for row in before.proponents] != []
+
+
+def test_rows_scored_by_an_earlier_label_are_still_the_proponents_that_annotators_changed(opened, example, tmp_path):
+    opened.index(k=3, iterations=6, hessian_rows=20)
+    before = opened.rank(example, method="abif", top=120)
+    next(opened.path.glob("artefacts/abif/*/basis.safetensors")).unlink()  # nothing can be projected again
+    rows = [before.proponents[place].id for place in (1, 4)] + [before.opponents[0].id]
+    relabel(opened, [opened.locate(row)[1] for row in rows])
+    options = {**FAST, "method": "abif", "only_annotated": True, "steps": 1}
+    _, _, manifest = corrected(opened, example, tmp_path / "run", **options)
+    assert manifest["stale"] == 3
+    assert manifest["rows"] == rows[:2]
+    assert chosen_words(manifest) == "Annotators changed fewer rows of the kind than k = 6: B is of 2."
 
 
 def test_without_such_rows_it_says_what_to_do(opened, example):

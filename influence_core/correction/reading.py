@@ -13,13 +13,12 @@ from influence_core.models.classifier import Batch, Parameters
 from influence_core.models.loading import rows_of
 from influence_core.models.prefix import Opened
 from influence_core.models.suffix import Suffix
-from influence_core.specs import Split
+from influence_core.specs import VALIDATION_ROWS, Split
 from influence_core.trajectory.lockstep import Lockstep
 from influence_core.trajectory.optimizers import OptimizerState
 from influence_core.trajectory.tangent import Tangents
 from influence_core.workspace import Workspace
 
-VALIDATION_ROWS = 200  # read after each step, where the validation loss may end the run
 VALIDATION_SEED = 0
 
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from influence_core.checks import check_count
-from influence_core.rankings import RankedRow, Ranking
+from influence_core.checks import candidates, check_count
+from influence_core.rankings import Ranking
 from influence_core.specs import CorrectionSpec
 from influence_core.workspace import Workspace
 
@@ -35,8 +35,10 @@ class Request:
     ranking: Ranking | None  # at least k rows a side, where the strategy needs one
     changed: np.ndarray | None = None  # [N] bool, rows that annotators changed; where given, B is of these alone
 
-    def numbers(self, rows: list[RankedRow], kind: str) -> np.ndarray:
-        """Return the first k rows' numbers, [k] int64."""
+    def numbers(self, kind: str) -> np.ndarray:
+        """Return the numbers of the first k ranked rows, [k] int64."""
+        assert self.ranking is not None
+        rows = candidates(self.spec, self.ranking)
         check_count(self.spec, len(rows), kind)
         return np.array([self.workspace.locate(row.id)[1] for row in rows[: self.spec.k]], dtype=np.int64)
 
@@ -69,8 +71,7 @@ class Proponents(Strategy):
 
     def choose(self, request: Request) -> Chosen:
         """See base."""
-        assert request.ranking is not None
-        numbers = request.numbers(request.ranking.proponents, Proponents.name)
+        numbers = request.numbers(Proponents.name)
         return Chosen(numbers, request.relabelled(numbers))
 
 
@@ -96,8 +97,7 @@ class Opponents(Strategy):
 
     def choose(self, request: Request) -> Chosen:
         """See base."""
-        assert request.ranking is not None
-        numbers = request.numbers(request.ranking.opponents, self.name)
+        numbers = request.numbers(self.name)
         labels = request.labels[numbers]
         return Chosen(numbers, labels, desired_share=float((labels == request.desired).mean()))
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from influence_core.checks import no_batchnorm
 from influence_core.errors import UserError
 from influence_core.events import Progress, through
 from influence_core.models import prefix
@@ -60,9 +61,7 @@ def training(
     classifier, scope = opened.classifier, opened.scope
     moving = spec.batchnorm == "train"
     if moving and not batch_norms(classifier.module, scope.modules):
-        raise UserError(
-            f"batchnorm = train, but scope {scope.name} of this checkpoint has no BatchNorm layer: leave it at eval"
-        )
+        raise UserError(no_batchnorm(scope.name))
     own = workspace.labels(cursor).values if spec.annotated_loss else None
     rows = yield from through(prefix.rows(workspace, opened, "train", own), Rows)
     step = TrainingStep(

@@ -9,17 +9,23 @@ FEW = "With fewer than half, tuning on them can be expected to do little: the pa
 
 
 def chosen_words(noted: dict[str, Any]) -> str | None:
-    """Say whose proponents the rows are, or how many opponents carry the desired label; None where nothing is noted.
+    """Say whose proponents the rows are, how many opponents carry the desired label, how few there were; or None.
 
     ``noted`` is a manifest, or as much of it as is known before the run.
     """
-    other, share = noted.get("proponents_of"), noted.get("desired_share")
+    other, share, spec = noted.get("proponents_of"), noted.get("desired_share"), noted.get("spec", {})
+    said = []
     if other is not None:
-        return f"The rows are the proponents of {other}, a misprediction with the same prediction and desired label."
-    if share is None:
-        return None
-    said = f"{percent(share)} of the chosen opponents carry the desired label, “{noted['desired']}”."
-    return f"{said} {FEW}" if few_desired(noted) else said
+        said.append(
+            f"The rows are the proponents of {other}, a misprediction with the same prediction and desired label."
+        )
+    if share is not None:
+        said.append(f"{percent(share)} of the chosen opponents carry the desired label, “{noted['desired']}”.")
+        said += [FEW] if few_desired(noted) else []
+    if spec.get("only_annotated") and "example" in spec and len(noted["rows"]) < spec["k"]:
+        count = len(noted["rows"])
+        said.append(f"Annotators changed fewer rows of the kind than k = {spec['k']}: B is of {count}.")
+    return " ".join(said) or None
 
 
 def few_desired(noted: dict[str, Any]) -> bool:

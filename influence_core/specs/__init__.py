@@ -14,6 +14,7 @@ from influence_core.specs.base import (
     DEFAULT_RATE,
     DEFAULT_SCOPE,
     RETENTION_ROWS,
+    VALIDATION_ROWS,
     WARM_BATCHES,
     Attributed,
     Order,
@@ -24,7 +25,7 @@ from influence_core.specs.base import (
     Strategy,
 )
 from influence_core.specs.correcting import Correcting, CorrectionSetSpec, CorrectionSpec
-from influence_core.specs.correction_studies import CorrectionStudySpec, MislabelledSpec
+from influence_core.specs.correction_studies import HIGHEST_SHARE, CorrectionStudySpec, MislabelledSpec
 from influence_core.specs.opening import CheckSpec, OpenSpec, Sources
 from influence_core.specs.rankings import ExplainSpec, IndexSpec, PredictSpec, RankSpec, Solved, SuspectsSpec
 from influence_core.specs.studies import (
@@ -42,8 +43,10 @@ __all__ = [
     "DEFAULT_HESSIAN_ROWS",
     "DEFAULT_RATE",
     "DEFAULT_SCOPE",
+    "HIGHEST_SHARE",
     "KINDS",
     "RETENTION_ROWS",
+    "VALIDATION_ROWS",
     "WARM_BATCHES",
     "AnySpec",
     "Attributed",

@@ -14,6 +14,7 @@ Split = Literal["train", "validation", "test"]
 
 DEFAULT_HESSIAN_ROWS = 256
 WARM_BATCHES = 100  # batches at zero learning rate that warm an optimizer (DEFINITIONS, Perturbation and step)
+VALIDATION_ROWS = 200  # whose mean loss may end a correction
 RETENTION_ROWS = 50  # test rows whose predictions a correction should not change
 DEFAULT_SCOPE = "last:2"
 DEFAULT_RATE = {"adam": 1e-5, "sgd": 1e-3}

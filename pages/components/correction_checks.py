@@ -23,17 +23,23 @@ def ranking_of(workspace: Workspace, spec: CorrectionSpec) -> Ranking | None:
 
 def noted(workspace: Workspace, spec: CorrectionSpec) -> dict[str, Any]:
     """Return what the strategy will note of its rows, as a manifest does, as far as it is known before the run."""
+    found: dict[str, Any] = {}
     if spec.strategy == "permuted":
-        return {"proponents_of": checks.ranked_example(workspace, spec)}
-    if spec.strategy != "opponents" or (ranking := ranking_of(workspace, spec)) is None:
-        return {}
-    desired, rows = desired_label(workspace, spec), ranking.opponents[: spec.k]
-    return {"desired": desired, "desired_share": sum(row.label == desired for row in rows) / len(rows)} if rows else {}
+        found["proponents_of"] = checks.ranked_example(workspace, spec)
+    if spec.strategy == "random" or (ranking := ranking_of(workspace, spec)) is None:
+        return found
+    rows = checks.candidates(spec, ranking)[: spec.k]
+    if spec.only_annotated:
+        found |= {"spec": spec.model_dump(), "rows": [row.id for row in rows]}
+    if spec.strategy == "opponents" and rows:
+        desired = desired_label(workspace, spec)
+        found |= {"desired": desired, "desired_share": sum(row.label == desired for row in rows) / len(rows)}
+    return found
 
 
 def other_rows(workspace: Workspace, spec: CorrectionSpec, handed: Sequence[str]) -> bool:
     """Whether the run would pick other proponents than those handed over from Influence, as far as is known."""
-    if spec.strategy != "proponents" or not handed:
+    if spec.strategy != "proponents" or spec.only_annotated or not handed:
         return False
     ranking = ranking_of(workspace, spec)
     return ranking is not None and [row.id for row in ranking.proponents[: len(handed)]] != list(handed[: spec.k])
@@ -47,6 +53,5 @@ def check(workspace: Workspace, spec: CorrectionSpec, predicted: str) -> None:
         raise UserError(why)
     ranking = None if spec.strategy == "random" else ranking_of(workspace, spec)
     if ranking is not None:  # otherwise the run ranks first
-        opposing = spec.strategy == "opponents"
-        rows = ranking.opponents if opposing else ranking.proponents
-        checks.check_count(spec, len(rows), "opponents" if opposing else "proponents")
+        kind = "opponents" if spec.strategy == "opponents" else "proponents"
+        checks.check_count(spec, len(checks.candidates(spec, ranking)), kind)

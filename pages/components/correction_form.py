@@ -4,27 +4,38 @@ from typing import Any
 
 import streamlit as st
 
+from influence_core.checks import has_batchnorm
 from influence_core.settings import METHOD_WORDS
 from influence_core.workspace import Checkpoint, Workspace
 from pages.components import settings_form
-from pages.components.correction_settings import DEFAULTS, DESIRED, METHOD, ORDER, SEED, STRATEGY, TARGET, options
-from pages.components.correction_training import curves, optimizer, stop
+from pages.components.correction_presets import presets
+from pages.components.correction_settings import (
+    ANNOTATED,
+    DEFAULTS,
+    DESIRED,
+    METHOD,
+    ORDER,
+    SEED,
+    STRATEGY,
+    TARGET,
+    options,
+)
+from pages.components.correction_training import curves, modes, optimizer, stop
 from pages.components.correction_weight import weight
 from pages.components.correction_words import METHODS, ORDERS, STRATEGIES, STRATEGY_CAPTIONS
 from pages.components.text import plain
 
 
-def form(
-    workspace: Workspace, checkpoint: Checkpoint, predicted: str, true: str, together: bool = False
-) -> dict[str, Any]:
+def form(workspace: Workspace, checkpoint: Checkpoint, predicted: str, true: str, together: int = 0) -> dict[str, Any]:
     """Show the settings and return them as options of `CorrectionSpec` (not checked here).
 
-    ``together``: of several examples, each to its true label, without predicted curves.
+    ``together``: of so many examples, each to its true label, without predicted curves.
     """
     for key, value in DEFAULTS.items():
         st.session_state.setdefault(key, value)
     if st.session_state[TARGET] not in ("predicted", "gold", *workspace.label_names):
         st.session_state[TARGET] = "predicted"  # a label of another workspace
+    presets(checkpoint)
     left, middle, right = st.columns([5, 4, 4], gap="medium")
     with left:
         others = [name for name in workspace.label_names if name != predicted]
@@ -41,11 +52,19 @@ def form(
             key=STRATEGY,
             persist_state="session",
         )
+        st.toggle(
+            "Only rows that an annotator changed",
+            key=ANNOTATED,
+            persist_state="session",
+            help="rows whose label is no longer the data's own by a decision on Relabel. They keep the label that the "
+            "annotator gave: none is set to the desired label. Where there are fewer than k, all of them are used.",
+        )
     with middle:
-        weight()
-        stop()
+        weight(max(1, together))
+        stop(validation=bool(len(workspace.dataset.splits.get("validation", ()))))
     with right:
         kind = optimizer(checkpoint)
+        modes(has_batchnorm(workspace, checkpoint.name, None))
     drawn = not together and curves(workspace.scope, kind)
     with st.expander("Which ranking, and the seed"):
         _ranking(workspace)

@@ -2,9 +2,22 @@
 
 import streamlit as st
 
-from influence_core.specs import DEFAULT_RATE
+from influence_core.specs import DEFAULT_RATE, VALIDATION_ROWS
 from influence_core.workspace import Checkpoint
-from pages.components.correction_settings import AFTER, CURVES, OPTIMIZER, RATE, RETENTION, STATE, STEPS, STOP
+from pages.components.correction_settings import (
+    AFTER,
+    ANNOTATED_LOSS,
+    BATCHNORM,
+    CURVES,
+    DROPOUT,
+    LOSS,
+    OPTIMIZER,
+    RATE,
+    RETENTION,
+    STATE,
+    STEPS,
+    STOP,
+)
 from pages.components.correction_words import carries_state, predicting_cost_words
 
 STATES = {
@@ -13,6 +26,7 @@ STATES = {
     "warm": "warmed over 100 batches",
     "zeros": "from zeros",
 }
+BATCHNORMS = {"eval": "as it is (eval)", "train": "by the batch, statistics move (train)"}
 STOPS = {"flip": "at the flip", "after": "later"}
 
 
@@ -47,24 +61,54 @@ def optimizer(checkpoint: Checkpoint) -> str:
     return kind
 
 
+def modes(batchnorm: bool) -> None:
+    """Show whose labels and dropout the batches have and, where the scope has such layers, the mode of BatchNorm."""
+    st.toggle(
+        "Annotators' labels in the batches too",
+        key=ANNOTATED_LOSS,
+        persist_state="session",
+        help="the batches of training rows, which otherwise keep the data's own labels, take those that stand now",
+    )
+    st.toggle(
+        "Dropout",
+        key=DROPOUT,
+        persist_state="session",
+        help="of the trained part, on the batch, at the model's own rate; a model without dropout trains the same "
+        "either way",
+    )
+    if not batchnorm:
+        st.session_state[BATCHNORM] = "eval"  # of another checkpoint's settings
+        return
+    st.selectbox(
+        "BatchNorm",
+        list(BATCHNORMS),
+        format_func=BATCHNORMS.__getitem__,
+        key=BATCHNORM,
+        persist_state="session",
+        help="in train mode the trained layers normalise by each batch, and their running statistics move with it; "
+        "what is kept has the moved ones",
+    )
+
+
 def curves(scope: str, kind: str) -> bool:
     """Show whether predicted curves are drawn, with what they cost; returns it."""
-    key = CURVES + ("all" if scope == "all" else "part")
+    key, moving = CURVES + ("all" if scope == "all" else "part"), st.session_state[BATCHNORM] == "train"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.toggle(
             "Draw what influence predicts (Eq. 6 and TracIn)",
             key=key,
+            disabled=moving,
             persist_state="session",
             help="at each step, the loss that the exact Jacobian of training (Eq. 6) and TracIn's sum (Eq. 2) predict "
             "for this example, from the uncorrected run alone: where the curves part from the live one, influence no "
             "longer tells what happens",
         )
-        st.caption(predicting_cost_words(kind))
-    return bool(st.session_state[key])
+        st.caption("Not with BatchNorm in train mode." if moving else predicting_cost_words(kind))
+    return bool(st.session_state[key]) and not moving
 
 
-def stop() -> None:
-    """Show when the run ends."""
+def stop(validation: bool) -> None:
+    """Show when the run ends; by the validation loss only where there is a validation split."""
     rule, most = st.columns(2)
     rule.selectbox("Stop", list(STOPS), format_func=STOPS.__getitem__, key=STOP, persist_state="session")
     most.number_input("At most (steps)", min_value=1, max_value=1000, step=1, key=STEPS, persist_state="session")
@@ -80,4 +124,18 @@ def stop() -> None:
         placeholder="does not matter",
         persist_state="session",
         help="ends the run as soon as fewer than so many of the 50 retention rows are predicted as before it",
+    )
+    if not validation:
+        st.session_state[LOSS] = None  # of another workspace's settings
+        return
+    st.number_input(
+        "Or when the validation loss is above",
+        value=None,
+        min_value=0.001,
+        step=0.05,
+        format="%.3f",
+        key=LOSS,
+        placeholder="does not matter",
+        persist_state="session",
+        help=f"the mean loss (nats) of a fixed set of at most {VALIDATION_ROWS} validation rows, read after each step",
     )

@@ -2,31 +2,60 @@
 
 import streamlit as st
 
-from pages.components.correction_settings import BATCH, EVEN, SHARE, K
+from influence_core.charts import number
+from influence_core.specs import HIGHEST_SHARE
+from pages.components.correction_settings import BATCH, CONTROL, EVEN, RUN_SHARE, SHARE, K
+
+Share = float | str  # in %, or EVEN
 
 
-def weight() -> None:
-    """Show k, b and the share."""
+def weight(examples: int = 1) -> None:
+    """Show k, b and the share: from no up-sampling to slightly more than half, or 0 as the control.
+
+    k rows are for each of so many ``examples``, the share is that of all of them.
+    """
     rows, batch_size = st.columns(2)
     rows.number_input("Rows (k)", min_value=1, step=1, key=K, persist_state="session")
     batch_size.number_input("Batch size (b)", min_value=1, step=1, key=BATCH, persist_state="session")
+    k, batch = st.session_state[K] * examples, st.session_state[BATCH]
+    if examples > 1:
+        st.caption(f"k for each of the {examples} rows: {k:,} together.")
+    offered = shares(k, batch, st.session_state[RUN_SHARE])
+    if st.session_state[SHARE] not in offered:  # of other sizes
+        st.session_state[SHARE] = EVEN
+    if k >= batch:
+        st.caption(
+            f"{k:,} rows beside batches of {batch:,} are half of the weight before any up-sampling, so there is "
+            "nothing to raise it to: lower k or raise b for more."
+        )
+    if len(offered) > 1:
+        st.select_slider(
+            "Share of the batch's weight",
+            offered,
+            format_func=lambda share: _words(share, k, batch),
+            key=SHARE,
+            disabled=st.session_state[CONTROL],
+            persist_state="session",
+            help="at no up-sampling, s₀ = k / (k + b), each chosen row counts as much as one row of the batch; the "
+            "paper's sweeps go to slightly more than half (Sec. 6)",
+        )
     st.toggle(
-        "No up-sampling, k / (k + b)",
-        key=EVEN,
+        "Control, 0 %: both runs are the same",
+        key=CONTROL,
         persist_state="session",
-        help="each chosen row counts as much as one row of the batch",
+        help="the chosen rows get no weight: what is seen then is the training on its own",
     )
-    even = st.session_state[EVEN]
-    if even:
-        k, batch = st.session_state[K], st.session_state[BATCH]
-        st.session_state[SHARE] = min(95, round(100 * k / (k + batch)))
-    st.slider(
-        "Share of the batch's weight",
-        min_value=0,
-        max_value=95,
-        format="%d %%",
-        key=SHARE,
-        disabled=even,
-        persist_state="session",
-        help="0 % is the control: both runs are the same. Sweeps in the paper go to slightly more than half.",
-    )
+
+
+def shares(k: int, batch: int, of_run: float | None = None) -> list[Share]:
+    """Return the shares to choose from (in %), lowest first, with the one of a run that is filled in from."""
+    even, highest = 100 * k / (k + batch), round(100 * HIGHEST_SHARE)
+    steps = [] if k >= batch else [share for share in range(1, highest + 1) if share > even]
+    found = {*map(float, steps), *([] if of_run is None else [of_run])}
+    return [*sorted(share for share in found if share < even), EVEN, *sorted(share for share in found if share >= even)]
+
+
+def _words(share: Share, k: int, batch: int) -> str:
+    if isinstance(share, str):
+        return f"no up-sampling, {number(100 * k / (k + batch))} %"
+    return f"slightly more than half, {share:g} %" if share == 100 * HIGHEST_SHARE else f"{share:g} %"

@@ -42,6 +42,8 @@ def share_of(epsilon: float) -> float:
 
 def share_words(spec: CorrectionSpec) -> str:
     """Say which share of a batch's weight the chosen rows carry, with ε."""
+    if spec.only_annotated and spec.share is None and spec.epsilon is None:
+        return f"Each row counts as one row beside a batch of {spec.batch_size:,}, no up-sampling."
     share, even = share_of(spec.weight), spec.k / (spec.k + spec.batch_size)
     said = f"{rows(spec.k)} carry {percent(share)} of the batch's weight (ε = {number(spec.weight)})"
     if share == 0:
@@ -173,7 +175,7 @@ def modes_words(spec: Correcting) -> str:
 
 
 def settings_words(spec: CorrectionSpec, checkpoint: Checkpoint) -> str:
-    """Say all settings, a line each: rows, weight, optimizer and stop rule, and the predicted curves if drawn."""
+    """Say all settings, a line each: rows, weight, optimizer and stop rule, and what differs from the usual."""
     said = [f"{rows_words(spec)}.", share_words(spec), f"{optimizer_words(spec, checkpoint)}; {stop_words(spec)}."]
     if modes := modes_words(spec):
         said.append(modes)
