@@ -17,7 +17,8 @@ PAGES = (
 )
 PAGE_OF_KIND = {"check": "load", "open": "load", "predict": "mispredictions", "rank": "influence", "index": "influence"}
 PAGE_OF_KIND |= {"explain": "mispredictions", "suspects": "relabel", "correct": "correct", "fading": "fading"}
-PAGE_OF_KIND |= dict.fromkeys(("divergence", "tracin-error", "stability", "correction", "mislabelled"), "runs")
+PAGE_OF_KIND |= dict.fromkeys(("divergence", "tracin-error", "stability"), "runs")
+PAGE_OF_KIND |= dict.fromkeys(("correction", "mislabelled", "retrain"), "runs")
 PAGE_OF_KIND |= {"horizon": "influence", "forecast": "influence"}
 
 
