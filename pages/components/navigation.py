@@ -14,6 +14,12 @@ PAGES = (
     ("correct", "Correct", ":material/build:", "Fine-tune a few steps on suspicious rows and watch."),
     ("fading", "Fading", ":material/trending_down:", "How long scores predict what training does: watch it fade."),
     ("runs", "Runs", ":material/timeline:", "Everything that runs or ran: open, cancel, again."),
+    (
+        "results",
+        "Results",
+        ":material/fact_check:",
+        "The paper beside what was measured here, a verdict each.",
+    ),
 )
 PAGE_OF_KIND = {"check": "load", "open": "load", "predict": "mispredictions", "rank": "influence", "index": "influence"}
 PAGE_OF_KIND |= {"explain": "mispredictions", "suspects": "relabel", "correct": "correct", "fading": "fading"}
