@@ -11,7 +11,7 @@ from pages.components.result_figures import drawn, record_of
 
 TEXT = """# Why it fades
 
-Measured by *study fading* (Sec. 5, Fig. 2). More is below.
+Measured by *study fading* (Sec. 5, Fig. 2). 9 more are below.
 
 ## The demo (Fig. 2a)
 
@@ -75,7 +75,7 @@ def test_verdicts_with_what_they_are_on():
     ]
     assert len({section.anchor for section in found.sections}) == 5
     assert [verdict for section in found.sections for verdict in section.verdicts] == [
-        Verdict("R falls to zero (Sec. 5.2)", "confirmed, with Adam too"),
+        Verdict("The paper: R falls to zero (Sec. 5.2)", "confirmed, with Adam too"),
         Verdict("Slower?", "not confirmed"),
         Verdict("Small", "It depends on the rows, by Fig. 2 and App. B too"),
     ]
@@ -101,9 +101,8 @@ def test_the_page_shows_the_chosen_document(folder):
     assert [each.value for each in app.subheader] == ["Small"]
     table = next(each.value for each in app.markdown if each.value.startswith("| What is claimed"))
     rows = table.splitlines()[2:]
-    assert (
-        rows[0] == "| R falls to zero (Sec. 5.2) | confirmed, with Adam too | [The demo (Fig. 2a)](#the-demo-fig-2a) |"
-    )
+    said = "The paper: R falls to zero (Sec. 5.2) | confirmed, with Adam too"
+    assert rows[0] == f"| {said} | [The demo (Fig. 2a)](#the-demo-fig-2a) |"
     anchors = [each.proto.anchor for each in [*app.header, *app.subheader]]
     assert [row.rpartition("(#")[2].rstrip(") |") in anchors for row in rows] == [True] * 3
     assert len(app.get("plotly_chart")) == 1

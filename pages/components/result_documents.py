@@ -9,8 +9,8 @@ IMAGE = re.compile(r"^!\[([^\]]*)\]\(([^)\s]+)\)$")
 _INLINE_IMAGE = re.compile(r"!\[([^\]]*)\]\([^)]*\)")
 _HEADING = re.compile(r"^(#{1,6}) +(.+?)\s*#*$")
 _VERDICT = re.compile(r"\*\*Verdict[:.]?\s*(.*?)\*\*", re.DOTALL)
-_PAPER = re.compile(r"\*\*The paper\*\*(?: \(([^)]*)\))?:?\s*(.*)", re.DOTALL)
-_END = re.compile(r"(?<!\bSec)(?<!\bFig)(?<!\bApp)(?<!\bal)[.!?](?=\s+[A-Z*`]|$)")  # of a sentence
+_PAPER = re.compile(r"\*\*The paper\*\*(?: \(([^)]*)\))?(:?)\s*(.*)", re.DOTALL)
+_END = re.compile(r"(?<!\bSec)(?<!\bFig)(?<!\bApp)(?<!\bal)[.!?](?=\s+[A-Z0-9*`]|$)")  # of a sentence
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def read(name: str, text: str) -> Document:
         title, level, lines = heading.group(2), len(heading.group(1)), []
     _close(sections, title, level, lines)
     first = next((block for section in sections for block in section.blocks if isinstance(block, str)), "")
-    return Document(name, sections[0].title, _sentence(_one_line(first)), tuple(sections))
+    line = _sentence(_one_line(first.partition("\n\n")[0]))
+    return Document(name, sections[0].title, line, tuple(sections))
 
 
 def figure_file(path: str) -> Path | None:
@@ -134,8 +135,8 @@ def _verdict(paragraph: str, title: str) -> Verdict | None:
     paper = _PAPER.search(paragraph[: found.start()])
     statement = title
     if paper is not None:
-        place, claim = paper.groups()
-        statement = f"{_one_line(claim).rstrip('. ')}{f' ({place})' if place else ''}"
+        place, colon, claim = paper.groups()
+        statement = f"The paper{colon} {_one_line(claim).rstrip('. ')}{f' ({place})' if place else ''}"
     return Verdict(statement, said.strip().rstrip("."))
 
 
