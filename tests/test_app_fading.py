@@ -16,6 +16,7 @@ from influence_core.specs import (
     DivergenceSpec,
     FadingSpec,
     MislabelledSpec,
+    RetrainSpec,
     StabilitySpec,
     TracinErrorSpec,
 )
@@ -369,6 +370,26 @@ PAIR = {"rows": [256, 128], "seeds": [0, 0], "overlap": 0.5, "spearman": 0.9}
 INTERVAL = {"value": 0.75, "low": 0.3, "high": 0.95, "n": 4}
 CELL = {"strategy": "random", "method": None, "by": None, "share": 0.27, "mispredictions": 4, "median_steps": 3.0}
 CELL |= {name: INTERVAL for name in ("success", "retention", "steps", "by_itself")} | {"desired_share": None}
+RETRAINED = {
+    "accuracy": {"checkpoint": 0.8, "control": 0.82, "seeds": [{"seed": 1, "accuracy": 0.81}]},
+    "summary": [
+        {
+            "strategy": "gold",
+            "mispredictions": 4,
+            **dict.fromkeys(("flipped", "by_itself", "by_seeds", "accuracy_change"), INTERVAL),
+            **dict.fromkeys(("retention", "control_retention"), INTERVAL),
+        }
+    ],
+    "rows": [
+        {
+            **{"example": "test-0", "strategy": "gold", "desired": "positive", "relabelled": 2},
+            **{"flipped": True, "by_itself": False, "accuracy": {"after": 0.83}, "retention": {"after": 0.98}},
+            "probability": {"before": 0.1, "control": 0.2, "after": 0.9},
+        }
+    ],
+    "trainings": 3,
+    "trainings_asked": 5,
+}
 FOUND = {"order": "loss", "method": None, "precision": [{"k": 10, **INTERVAL, "n": 10}]}
 
 
@@ -386,6 +407,7 @@ FOUND = {"order": "loss", "method": None, "precision": [{"k": 10, **INTERVAL, "n
         (TracinErrorSpec, {"series": [ERRORS]}, 1, 4.0),
         (StabilitySpec, {"pairs": [PAIR], "top": 20}, 0, 0.9),
         (TracinErrorSpec, {"series": []}, 1, None),
+        (RetrainSpec, RETRAINED, 0, 0.75),
     ],
 )
 def test_the_other_studies_show_figure_and_table_on_runs(workspace, spec, value, drawn, said):
@@ -404,6 +426,19 @@ def test_the_other_studies_show_figure_and_table_on_runs(workspace, spec, value,
         assert said in app.dataframe[0].value.iloc[0].tolist()
     app.button(key="study_close").click().run()
     assert not app.subheader
+
+
+def test_retraining_says_what_accuracy_is_without_relabels(workspace):
+    run = RunDirectory.create(RetrainSpec(workspace=workspace.name))
+    run.claim()
+    run.append(Result(value=RETRAINED))
+    run.finish()
+    app = open_app("runs", run=run.id)
+    (said,) = [each.value.replace("\\", "") for each in app.markdown if "Test accuracy" in each.value]
+    assert "80 % as opened, 82 % trained again without relabels (81 % with other seeds). 3 of 5 trainings." in said
+    summary, rows = (each.value for each in app.dataframe if len(each.value.columns) in (10, 11))
+    assert summary["change of accuracy"].tolist() == [0.75]
+    assert rows.loc[0, ["flipped", "flips by itself", "after"]].tolist() == [True, False, 0.9]
 
 
 def test_hostile_texts_stay_text(workspace, monkeypatch, tmp_path):

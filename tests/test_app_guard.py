@@ -36,7 +36,7 @@ def test_widgets_of_a_cold_deep_link_keep_their_identity_so_that_the_first_click
     assert [button.id for button in cold.button] == [button.id for button in warm.button] != []
 
 
-@pytest.mark.parametrize("page", [name for name, *_ in PAGES if name not in ("load", "runs")])
+@pytest.mark.parametrize("page", [name for name, *_ in PAGES if name not in ("load", "runs", "results")])
 def test_without_a_workspace_every_page_says_so_and_leads_to_load(monkeypatch, tmp_path, page):
     use_home(monkeypatch, tmp_path)
     app = open_app(page)

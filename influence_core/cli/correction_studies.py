@@ -1,4 +1,4 @@
-"""Commands of the studies of corrections: ``study correction W`` and ``study mislabelled W``."""
+"""Commands of the studies of corrections: ``study correction W``, ``study mislabelled W`` and ``study retrain W``."""
 
 from typing import Annotated, Any
 
@@ -6,9 +6,9 @@ import typer
 
 from influence_core.cli.output import emit, table
 from influence_core.cli.studies import app, drawn, measured, several, shown
-from influence_core.cli.study_options import OptimizerOptions, study
+from influence_core.cli.study_options import OptimizerOptions, StudyOptions, study
 from influence_core.errors import UserError
-from influence_core.specs import CorrectionStudySpec, MislabelledSpec
+from influence_core.specs import CorrectionStudySpec, MislabelledSpec, RetrainSpec
 
 Mispredictions = Annotated[int | None, typer.Option(help="mispredictions corrected (default 30)")]
 CORRECTION_FIGURES = {
@@ -131,7 +131,101 @@ def mislabelled(
     print(f"own minus permuted: {_differences(value['difference'])}")
 
 
+def retrain(
+    shared: StudyOptions,
+    mispredictions: Annotated[int | None, typer.Option(help="mispredictions (default 10)")] = None,
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="proponents, gold (default: both, where the truth is known)")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="whose proponents are relabelled (default: abif, else tracin)")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="cosine or score (default cosine)")] = None,
+    k: Annotated[int | None, typer.Option("--k", help="proponents of each misprediction (default 12)")] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="one training with the relabels of all, not one for each")
+    ] = False,
+    start: Annotated[
+        str | None, typer.Option("--from", help="base, that of the recipe, or checkpoint (default base)")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="default: the recipe's, 1 from the checkpoint")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="default: the recipe's; from the checkpoint 1e-5 for Adam, 1e-3 for SGD")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="default: the recipe's, 32 from the checkpoint")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="trainings without relabels, with other seeds (default 2)")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="that draws the mispredictions (default 0)")] = None,
+    budget_minutes: Annotated[
+        float | None, typer.Option(help="begin no training that would end later; start again to go on")
+    ] = None,
+) -> None:
+    """Train again with each misprediction's relabels: does it flip, what does test accuracy do (paper, Sec. 6)?"""
+    sizes = {"mispredictions": mispredictions, "k": k, "epochs": epochs, "batch_size": batch_size, "repeats": repeats}
+    told = {"strategies": several(strategy), "method": method, "by": by, "start": start, "together": together}
+    numbers = {"learning_rate": learning_rate, "seed": seed, "budget_minutes": budget_minutes}
+    value = measured(RetrainSpec, shared, **sizes, **told, **numbers)
+    if shared.json:
+        emit({name: value[name] for name in ("accuracy", "summary", "rows")})
+        return
+    accuracy = value["accuracy"]
+    seeds = ", ".join(shown(each["accuracy"]) for each in accuracy["seeds"]) or "–"
+    print(f"{value['trainings']} of {value['trainings_asked']} trainings from {value['start']}, {value['method']}")
+    print(
+        f"test accuracy: checkpoint {shown(accuracy['checkpoint'])}, trained again without relabels "
+        f"{shown(accuracy['control'])}, with other seeds {seeds}"
+    )
+    measures = {
+        "flipped": "flipped",
+        "by_itself": "by itself",
+        "by_seeds": "by other seeds",
+        "against_control": "− by itself",
+        "accuracy_change": "Δ accuracy",
+        "retention": "retention",
+        "control_retention": "without relabels",
+    }
+    lines = [
+        {"strategy": row["strategy"], "n": row["mispredictions"], "relabelled": shown(row["relabelled"]["value"])}
+        | {said: ranged(row[name]) for name, said in measures.items()}
+        for row in value["summary"]
+    ]
+    table(lines, ("strategy", "n", "relabelled", *measures.values()))
+    for row in value["summary"]:
+        for why, count in row["skipped"].items():
+            print(f"{row['strategy']} without {count}: {why}")
+    table([_retrained(row) for row in value["rows"]], RETRAINED)
+
+
+RETRAINED = (
+    "strategy",
+    "example",
+    "desired",
+    "relabelled",
+    "flipped",
+    "by itself",
+    "p before",
+    "p",
+    "accuracy",
+    "kept",
+)
+
+
+def _retrained(row: dict[str, Any]) -> dict[str, Any]:
+    yes = {True: "yes", False: "no"}
+    return {
+        **{name: row[name] for name in ("strategy", "example", "desired", "relabelled")},
+        "flipped": yes[row["flipped"]],
+        "by itself": yes[row["by_itself"]],
+        "p before": row["probability"]["before"],
+        "p": row["probability"]["after"],
+        "accuracy": row["accuracy"]["after"],
+        "kept": row["retention"]["after"],
+    }
+
+
 def register(_: typer.Typer) -> None:
     """Add these studies to those of `influence_core.cli.studies`."""
     study(app, "correction", OptimizerOptions)(correction)
     study(app, "mislabelled", OptimizerOptions)(mislabelled)
+    study(app, "retrain", StudyOptions)(retrain)

@@ -22,6 +22,7 @@ from influence_core.specs import (
     DivergenceSpec,
     FadingSpec,
     MislabelledSpec,
+    RetrainSpec,
     StabilitySpec,
     TracinErrorSpec,
 )
@@ -31,7 +32,14 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 Asked = TypeVar(
-    "Asked", StabilitySpec, FadingSpec, DivergenceSpec, TracinErrorSpec, CorrectionStudySpec, MislabelledSpec
+    "Asked",
+    StabilitySpec,
+    FadingSpec,
+    DivergenceSpec,
+    TracinErrorSpec,
+    CorrectionStudySpec,
+    MislabelledSpec,
+    RetrainSpec,
 )
 BOUNDS = {"bound": "bound (8)", "bound_tight": "tighter"}
 

@@ -62,7 +62,11 @@ def open_scope(
     not wait for all of them. Raises `UserError` for an unknown scope or a limit that is none.
     """
     whole = load(workspace, checkpoint)
-    scope = scope_of(workspace, whole, scope_name)
+    return behind_prefix(workspace, whole, scope_of(workspace, whole, scope_name), only_kept=only_kept)
+
+
+def behind_prefix(workspace: Workspace, whole: Classifier, scope: Scope, *, only_kept: bool = False) -> Opened:
+    """Open a classifier's scope as `open_scope` does; it may be one that the workspace does not hold."""
     limit = cache_limit()
     if limit == 0:
         return Opened(whole, scope, whole, "INFLUENCE_CACHE_GB = 0 turns the store of the frozen part's outputs off")

@@ -43,6 +43,7 @@ ENTRY_POINTS = {
     "forecast": "influence_core.studies.forecast:run",
     "correction": "influence_core.studies.correction:run",
     "mislabelled": "influence_core.studies.mislabelled:run",
+    "retrain": "influence_core.studies.retrain:run",
 }
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from influence_core.settings import Method
-from influence_core.specs.base import Order, Strategy
+from influence_core.specs.base import Order, Scoped, Strategy
 from influence_core.specs.studies import TrajectorySpec
 
 HIGHEST_SHARE = 0.52  # where sweeps end: "slightly more than half of the batch" (paper, Sec. 6)
@@ -73,3 +73,28 @@ class MislabelledSpec(TrajectorySpec):
     share: Share = 0.5  # of the batch's weight, however many rows B has
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
     repeats: Literal[1] = 1
+
+
+class RetrainSpec(Scoped):
+    """Train again with the relabels of one misprediction at a time: does it flip, and what does accuracy do (Sec. 6)?
+
+    ``proponents`` sets the top k proponents to the desired label, ``gold`` those of them that are truly
+    mislabelled to their true one; without ``strategies`` both, where the truth is known. A training begins at
+    the base of the checkpoint's recipe (``start`` base) or goes on from the checkpoint; beside it the same is
+    trained with no label changed, and ``repeats`` times more with other seeds.
+    """
+
+    kind: Literal["retrain"] = "retrain"
+    mispredictions: Annotated[int, Field(ge=1, le=10_000)] = 10
+    strategies: tuple[Literal["proponents", "gold"], ...] = ()
+    method: Method | None = None  # None: abif if an index exists, else tracin
+    by: Order = "cosine"
+    k: Annotated[int, Field(ge=1)] = 12
+    together: bool = False  # the relabels of all mispredictions in one training
+    start: Literal["base", "checkpoint"] = "base"
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None  # None: the recipe's; from a checkpoint 1
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    repeats: Annotated[int, Field(ge=0, le=1000)] = 2
+    seed: Annotated[int, Field(ge=0)] = 0  # of the mispredictions; of a training from a checkpoint as well
+    budget_minutes: Annotated[float, Field(gt=0)] | None = None  # begin no training that would end later

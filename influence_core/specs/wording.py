@@ -23,6 +23,7 @@ KINDS = (
     "forecast",
     "correction",
     "mislabelled",
+    "retrain",
 )
 LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 

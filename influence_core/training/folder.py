@@ -105,7 +105,7 @@ class TrainingFolder:
 
 
 def describe(recipe: Recipe, reached: Reached, rate: float, validation: dict[str, float] | None) -> dict[str, Any]:
-    """Return a checkpoint's ``training.json``; ``rate`` is that of its last step."""
+    """Return a checkpoint's ``training.json``; ``rate`` is that of its last step, the recipe's base the one it had."""
     return {
         "step": reached.step,
         "epoch": reached.epoch,

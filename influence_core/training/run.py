@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,7 +96,8 @@ def fit(
                 yield event
                 continue
             validation = None if held is None else (yield from through(evaluate(classifier, held), dict))
-            written = describe(recipe, event, recipe.rate(event.step - 1, per_epoch), validation)
+            made = replace(recipe, base=base or recipe.base)
+            written = describe(made, event, recipe.rate(event.step - 1, per_epoch), validation)
             epoch, rest = divmod(event.step, per_epoch)
             kept_as = f"epoch-{epoch}" if rest == 0 and epoch in recipe.keep_epochs else None
             place.write(classifier.module, event, written, kept_as)

@@ -49,7 +49,7 @@ def examples() -> tuple[dict[str, dict[str, Any]], list[str]]:
     for file in sorted(FOLDER.glob("*.json")):
         try:
             shown = json.loads(file.read_text(encoding="utf-8"))
-            _check(shown)
+            check(shown)
             title = _title(shown)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
             broken.append(file.name)
@@ -58,7 +58,7 @@ def examples() -> tuple[dict[str, dict[str, Any]], list[str]]:
     return found, broken
 
 
-def _check(shown: dict[str, Any]) -> None:
+def check(shown: dict[str, Any]) -> None:
     """Read all that is shown of a measurement; raises what reading raises where it is no finished fading study."""
     value = shown["value"]
     if shown["spec"]["kind"] != "fading" or not value["repeats"] or not value["methods"]:

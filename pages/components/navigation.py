@@ -14,16 +14,18 @@ PAGES = (
     ("correct", "Correct", ":material/build:", "Fine-tune a few steps on suspicious rows and watch."),
     ("fading", "Fading", ":material/trending_down:", "How long scores predict what training does: watch it fade."),
     ("runs", "Runs", ":material/timeline:", "Everything that runs or ran: open, cancel, again."),
+    (
+        "results",
+        "Results",
+        ":material/fact_check:",
+        "The paper beside what was measured here, a verdict each.",
+    ),
 )
 PAGE_OF_KIND = {"check": "load", "open": "load", "predict": "mispredictions", "rank": "influence", "index": "influence"}
-PAGE_OF_KIND |= {
-    "explain": "mispredictions",
-    "suspects": "relabel",
-    "correct": "correct",
-    "correct-set": "correct",
-    "fading": "fading",
-}
-PAGE_OF_KIND |= dict.fromkeys(("divergence", "tracin-error", "stability", "correction", "mislabelled"), "runs")
+PAGE_OF_KIND |= {"explain": "mispredictions", "suspects": "relabel", "fading": "fading"}
+PAGE_OF_KIND |= dict.fromkeys(("correct", "correct-set"), "correct")
+PAGE_OF_KIND |= dict.fromkeys(("divergence", "tracin-error", "stability"), "runs")
+PAGE_OF_KIND |= dict.fromkeys(("correction", "mislabelled", "retrain"), "runs")
 PAGE_OF_KIND |= {"horizon": "influence", "forecast": "influence"}
 
 

@@ -17,7 +17,7 @@ KINDS = {"check": "Check", "open": "Open", "predict": "Predict", "index": "Index
 KINDS |= {"explain": "Explain all", "suspects": "Suspects", "correct": "Correct", "correct-set": "Correct together"}
 KINDS |= {"fading": "Fading", "divergence": "Divergence", "tracin-error": "TracIn's error", "stability": "Stability"}
 KINDS |= {"horizon": "Trust", "forecast": "Forecast"}
-KINDS |= {"correction": "Correction study", "mislabelled": "Mislabelled rows"}
+KINDS |= {"correction": "Correction study", "mislabelled": "Mislabelled rows", "retrain": "Retraining"}
 
 
 def state_word(state: RunState) -> str:

@@ -10,16 +10,18 @@ import streamlit as st
 from influence_core import charts
 from influence_core.runs.directory import RunDirectory
 from pages.components import running, state
+from pages.components.retrain_result import retrain_rows, retrain_summary
 from pages.components.run_words import kind_word
 from pages.components.text import plain
 
-STUDIES = ("divergence", "tracin-error", "stability", "correction", "mislabelled")
+STUDIES = ("divergence", "tracin-error", "stability", "correction", "mislabelled", "retrain")
 TITLES = {
     "divergence": "How far training on a perturbed loss leads away",
     "tracin-error": "How much more TracIn's Jacobian (Eq. 2) errs than the exact one (Eq. 6)",
     "stability": "How much ABIF's rankings depend on the rows of the Hessian",
     "correction": "How often corrections succeed, by strategy and share of the batch",
     "mislabelled": "Which order finds truly mislabelled training rows",
+    "retrain": "What becomes of mispredictions when the model is trained again with their relabels",
 }
 
 
@@ -46,6 +48,8 @@ def _show(kind: str, value: dict[str, Any]) -> None:
         _figure(charts.correction_success(value["cells"]))
     elif kind == "mislabelled":
         _figure(charts.precision(value["precision"]))
+    elif kind == "retrain":
+        retrain_summary(value)
     rows = ROWS[kind](value)
     if rows:
         st.dataframe(pd.DataFrame(rows), hide_index=True, key="study_table", alt=TITLES[kind])
@@ -129,6 +133,7 @@ ROWS = {
     "stability": _stability,
     "correction": _correction,
     "mislabelled": _mislabelled,
+    "retrain": retrain_rows,
 }
 
 
