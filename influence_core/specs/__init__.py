@@ -25,7 +25,7 @@ from influence_core.specs.base import (
     Strategy,
 )
 from influence_core.specs.correcting import Correcting, CorrectionSetSpec, CorrectionSpec
-from influence_core.specs.correction_studies import CorrectionStudySpec, MislabelledSpec, RetrainSpec
+from influence_core.specs.correction_studies import HIGHEST_SHARE, CorrectionStudySpec, MislabelledSpec, RetrainSpec
 from influence_core.specs.opening import CheckSpec, OpenSpec, Sources
 from influence_core.specs.rankings import ExplainSpec, IndexSpec, PredictSpec, RankSpec, Solved, SuspectsSpec
 from influence_core.specs.studies import (
