@@ -117,9 +117,11 @@ def _check(workspace: Workspace, spec: CorrectionSetSpec, predicted: dict[str, s
     refused = []
     for example in spec.examples:
         try:
-            if predicted[example] == "–":
+            known = predicted[example] in workspace.label_names
+            if not known and workspace.locate(example)[0] != "train":
                 raise UserError(f"example {example!r} is not predicted yet: predict its split on Mispredictions")
-            checks.check_correction(workspace, spec.alone(example), workspace.label_index(predicted[example]), labels)
+            own = workspace.label_index(predicted[example]) if known else -1  # a training row is refused by itself
+            checks.check_correction(workspace, spec.alone(example), own, labels)
         except UserError as error:
             refused.append(str(error))
     if refused:

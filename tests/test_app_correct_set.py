@@ -1,0 +1,202 @@
+"""Correcting several rows together on the page: choosing them, what is submitted, following, the outcome, bad input."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from workspaces import catch_runs, open_app, tiny_workspace, use_home
+
+from influence_core.events import Reading, Result, SetStep
+from influence_core.home import write_json
+from influence_core.runs.directory import RunDirectory
+from influence_core.specs import CorrectionSetSpec
+from pages.components import correction_set, filters, set_choice
+from pages.components import correction_settings as form
+from pages.components.correction_set_words import outcome_words, settings_words, share_words, table_rows
+
+WRONG = ["test-0", "test-3", "test-6", "test-9", "test-12", "test-15", "test-18", "test-21"]  # most confident first
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    use_home(monkeypatch, tmp_path)
+    return tiny_workspace()
+
+
+@pytest.fixture
+def submitted(workspace, monkeypatch):
+    return catch_runs(monkeypatch)
+
+
+def opened(page="correct", **query):
+    app = open_app(page, **query)
+    assert not app.exception
+    return app
+
+
+def spec_of(workspace, examples, **options):
+    return CorrectionSetSpec(workspace=workspace.name, checkpoint="first", examples=tuple(examples), **options)
+
+
+def step(n, flips, examples):
+    """Step n of a run in which ``flips`` says from which step on each example is predicted as desired."""
+    readings = [
+        Reading(
+            example=example,
+            loss=1.0 - 0.1 * n,
+            probability=0.3 + 0.1 * n,
+            prediction="negative" if flip is None or n < flip else "positive",
+            base_probability=0.3,
+            base_prediction="negative",
+        )
+        for example, flip in zip(examples, flips, strict=True)
+    ]
+    return SetStep(
+        step=n,
+        flipped=sum(each.prediction == "positive" for each in readings),
+        examples=readings,
+        divergence=0.001 * n,
+        integrated_lr=1e-5 * n,
+        retention=1.0,
+        changed=[],
+    )
+
+
+def finished(workspace, examples, flips):
+    run = RunDirectory.create(spec_of(workspace, examples))
+    run.claim()
+    for n in range(4):
+        run.append(step(n, flips, examples))
+    value = {
+        "flipped": sum(flip is not None for flip in flips),
+        "of": len(examples),
+        "flip_step": None if None in flips else max(flips),
+        "examples": [
+            {
+                "example": example,
+                "predicted": "negative",
+                "desired": "positive",
+                "flip_step": flip,
+                "base_flip_step": None,
+                "probability": 0.6,
+                "flipped": flip is not None,
+            }
+            for example, flip in zip(examples, flips, strict=True)
+        ],
+        "retention": 1.0,
+        "steps": 3,
+        "before": 16 / 24,
+        "after": 17 / 24,
+        "fixed": [examples[0]],
+        "broken": [],
+    }
+    run.append(Result(value=value))
+    write_json(run.result / "result.json", value)
+    save_file({"weight": np.ones((2, 3), dtype=np.float32)}, run.result / "parameters.safetensors")
+    write_json(run.result / "manifest.json", {"steps": 3, "spec": run.spec().model_dump()})
+    run.finish()
+    return run
+
+
+def test_rows_are_offered_together_once_the_list_is_narrowed(workspace):
+    app = opened("mispredictions")
+    assert not any(button.key == "correct_together" for button in app.button)
+    app.session_state[filters.CELL] = ("positive", "negative")
+    app.run()
+    wrong = workspace.mispredictions()
+    names = workspace.label_names
+    cell = wrong[(wrong["label"] == names.index("positive")) & (wrong["prediction"] == names.index("negative"))]
+    count = app.number_input(key=set_choice.COUNT)
+    assert (count.value, count.max) == (min(5, len(cell)), len(cell))
+    count.set_value(2).run()
+    app.button(key="correct_together").click().run()
+    assert not app.exception
+    assert json.loads(app.query_params["set"]) == cell["id"].tolist()[:2]
+    assert "Correct 2 rows together" in [each.value for each in app.subheader]
+
+
+def test_start_submits_the_set_with_the_forms_settings(workspace, submitted):
+    examples = [each for each in WRONG if workspace.truth(each) == 1][:3]
+    app = opened(set=json.dumps(examples))
+    app.number_input(key=form.K).set_value(4).run()
+    app.selectbox(key=correction_set.GROUP).set_value("all").run()
+    assert not app.exception
+    app.button(key=correction_set.START).click().run()
+    (run_id,) = submitted
+    spec = RunDirectory.open(run_id).spec()
+    assert isinstance(spec, CorrectionSetSpec)
+    expected = spec_of(workspace, examples, k=4, group_by="all", learning_rate=1e-5)
+    assert spec == expected
+    assert app.query_params["run"] == run_id
+
+
+def test_what_the_address_says_wrong_is_said_in_words(workspace):
+    app = opened(set=json.dumps(["test-0", "nowhere", "test-3"]))
+    assert any("there is no example 'nowhere'" in error.value.replace("\\", "") for error in app.error)
+    assert "Correct 2 rows together" in [each.value for each in app.subheader]
+    app = opened(set=json.dumps(["test-0"]))
+    assert "Two rows at least are needed" in app.info[0].value
+    app = opened(set=json.dumps(["test-0", "test-1", "test-3"]))  # test-1 is right
+    assert any("'test-1' is already predicted" in error.value.replace("\\", "") for error in app.error)
+    assert not any(button.key == correction_set.START for button in app.button)
+    app = opened(set="{not json")
+    assert "choose a misprediction first" in app.info[0].value
+    app = opened(set=json.dumps(["train-0", "test-0"]))
+    assert any("'train-0' is a training row" in error.value.replace("\\", "") for error in app.error)
+
+
+def test_a_finished_run_says_which_flipped_when(workspace):
+    examples = [each for each in WRONG if workspace.truth(each) == 1][:3]
+    run = finished(workspace, examples, [1, 2, None])
+    app = opened(run=run.id)
+    assert any("2 of 3 are predicted as desired after 3 steps" in each.value for each in app.warning)
+    table = next(each.value for each in app.dataframe if "flipped at" in each.value)
+    assert table["flipped at"].tolist() == ["step 1", "step 2", "–"]
+    assert table["at the end"].tolist() == ["as desired", "as desired", "not"]
+    assert any(button.key == f"keep_{run.id}" for button in app.button)
+    app.button(key=f"change_{run.id}").click().run()
+    assert json.loads(app.query_params["set"]) == examples
+
+
+def test_a_live_run_is_followed_and_can_be_stopped(workspace):
+    examples = [each for each in WRONG if workspace.truth(each) == 1][:2]
+    run = RunDirectory.create(spec_of(workspace, examples))
+    run.claim()
+    for n in range(2):
+        run.append(step(n, [1, None], examples))
+    app = opened(run=run.id)
+    assert any(button.key == f"stop_{run.id}" for button in app.button)
+    assert len(app.get("plotly_chart")) == 4
+
+
+def test_choosing_one_example_leaves_the_set(workspace):
+    app = opened(set=json.dumps(["test-0", "test-6"]), example="test-3")
+    assert "Correct 2 rows together" in [each.value for each in app.subheader]
+    app.button(key="set_close").click().run()
+    assert not app.exception
+    assert "set" not in app.query_params
+
+
+def test_words_of_a_set(workspace):
+    spec = spec_of(workspace, ["a", "b", "c"], k=4, batch_size=12)
+    assert share_words(spec) == "4 rows for each of 3 carry 50 % of the batch's weight (Σ ε = 1): no up-sampling."
+    doubled = spec.model_copy(update={"share": 2 / 3})
+    assert "each counts as 2 rows of the batch" in share_words(doubled)
+    assert "the control" in share_words(spec.model_copy(update={"share": 0.0}))
+    assert "stops when all have flipped" in settings_words(spec, workspace.checkpoint("first"))
+    outcome = {
+        "flipped": 1,
+        "of": 2,
+        "steps": 9,
+        "examples": [
+            {"example": "a", "predicted": "n", "desired": "p", "flip_step": 3, "base_flip_step": None,
+             "probability": 0.4, "flipped": False},
+            {"example": "b", "predicted": "n", "desired": "p", "flip_step": 2, "base_flip_step": 5,
+             "probability": 0.9, "flipped": True},
+        ],
+    }  # fmt: skip
+    said = outcome_words(outcome, spec)
+    assert said.startswith("1 of 2 are predicted as desired after 9 steps of at most 50. 1 had flipped before")
+    assert "Without correction 1 would have flipped by then." in said
+    assert [row["at the end"] for row in table_rows(outcome)] == ["lost again", "as desired"]
