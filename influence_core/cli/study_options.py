@@ -46,7 +46,7 @@ class TrajectoryOptions(StudyOptions):
     """What every study of trajectories can be told (`influence_core.specs.TrajectorySpec`)."""
 
     learning_rate: Annotated[float | None, typer.Option(help="default 1e-5 for Adam, 1e-3 for SGD")] = None
-    steps: Annotated[int | None, typer.Option(help="training steps (default 40)")] = None
+    steps: Annotated[int | None, typer.Option(help="training steps")] = None
     repeats: Annotated[int | None, typer.Option(help="with other rows each (default 1; of fading 5)")] = None
     batch_size: Annotated[int | None, typer.Option(help="rows of each training batch (default 32)")] = None
     seed: Annotated[int | None, typer.Option(help="of rows, batches and dropout (default 0)")] = None
