@@ -13,6 +13,7 @@ from influence_core.attribution.ranking import resolve
 from influence_core.attribution.sample import sample_size
 from influence_core.attribution.tracin_multi import TracInMulti
 from influence_core.checks import ranking_spec
+from influence_core.correction_costs import correction_study_cost, mislabelled_cost, retrain_cost
 from influence_core.rates import FORWARD, rate
 from influence_core.runs import registry
 from influence_core.settings import CheckpointsSettings
@@ -23,14 +24,17 @@ from influence_core.specs import (
     WARM_BATCHES,
     CorrectionSetSpec,
     CorrectionSpec,
+    CorrectionStudySpec,
     DivergenceSpec,
     ExplainSpec,
     FadingSpec,
     ForecastSpec,
     HorizonSpec,
     IndexSpec,
+    MislabelledSpec,
     PredictSpec,
     RankSpec,
+    RetrainSpec,
     Split,
     SuspectsSpec,
     TracinErrorSpec,
@@ -83,6 +87,9 @@ AnyEstimated = (
     | HorizonSpec
     | ForecastSpec
     | StudySpec
+    | CorrectionStudySpec
+    | MislabelledSpec
+    | RetrainSpec
 )
 
 
@@ -136,6 +143,12 @@ def _cost(workspace: "Workspace", spec: AnyEstimated) -> Cost:
         return _warming(workspace, spec) + found if found.forward else found
     if isinstance(spec, CorrectionSetSpec):
         return _correcting_all(workspace, spec)
+    if isinstance(spec, CorrectionStudySpec):
+        return correction_study_cost(workspace, spec, _warming(workspace, spec))
+    if isinstance(spec, MislabelledSpec):
+        return mislabelled_cost(workspace, spec, _warming(workspace, spec))
+    if isinstance(spec, RetrainSpec):
+        return retrain_cost(workspace, spec)
     return _indexing(workspace, spec) if isinstance(spec, IndexSpec) else _correcting(workspace, spec)
 
 

@@ -86,9 +86,13 @@ def scope_share(workspace: "Workspace", checkpoint: str | None, scope: str | Non
 
 def _passes(workspace: "Workspace", spec: TrajectorySpec, trajectories: int, rows: int, reads: int = 0) -> int:
     """Return the forward passes' worth of one repeat: each step, each trajectory trains on B_t and some rows."""
+    return round((spec.steps + BOTH_WAYS) * trajectories * step_passes(workspace, spec, rows, reads))
+
+
+def step_passes(workspace: "Workspace", spec: TrajectorySpec, rows: int, reads: int = 0) -> float:
+    """Return the forward passes' worth of one step on B_t and some rows, with test rows read after it."""
     share = scope_share(workspace, spec.checkpoint, spec.scope)
-    step = (BACKWARD * share + OVERHEAD) * (spec.batch_size + rows) + (share + OVERHEAD / 2) * reads
-    return round((spec.steps + BOTH_WAYS) * trajectories * step)
+    return (BACKWARD * share + OVERHEAD) * (spec.batch_size + rows) + (share + OVERHEAD / 2) * reads
 
 
 def _measuring(workspace: "Workspace", spec: StudySpec, repeats: int, passes: int, trajectories: int) -> Cost:
@@ -98,7 +102,7 @@ def _measuring(workspace: "Workspace", spec: StudySpec, repeats: int, passes: in
     key, share = base_key(workspace, spec.checkpoint, spec.scope), scope_share(workspace, spec.checkpoint, spec.scope)
     known = any(workspace.artefacts.find(kind, **key) for kind in (*ARRAYS, "warm"))
     outputs = 0 if known else round(len(workspace.train) * (1 - share))
-    return Cost(forward=repeats * passes + outputs, vectors=trajectories * _copies(workspace, spec))
+    return Cost(forward=repeats * passes + outputs, vectors=trajectories * copies(workspace, spec))
 
 
 def _scoring(workspace: "Workspace", spec: FadingSpec, name: Method, repeats: int) -> Cost:
@@ -122,13 +126,13 @@ def _usual() -> Sequence[Method]:
     return [method.name for method in METHODS.values() if method.name not in ("abif", "ekfac")]
 
 
-def _copies(workspace: "Workspace", spec: StudySpec) -> int:
+def copies(workspace: "Workspace", spec: TrajectorySpec) -> int:
     """Return how many numbers a trajectory carries per parameter."""
     kind, own = _optimizer(workspace, spec)
     return 3 if kind == "adam" else 2 if own.get("momentum") else 1
 
 
-def _optimizer(workspace: "Workspace", spec: StudySpec) -> tuple[str, dict[str, Any]]:
+def _optimizer(workspace: "Workspace", spec: TrajectorySpec) -> tuple[str, dict[str, Any]]:
     """Return the kind of optimizer that trains, and what the checkpoint records of that kind."""
     recorded = workspace.checkpoint(spec.checkpoint).optimizer or {}
     kind = str(recorded.get("kind", "adam")) if spec.optimizer == "checkpoint" else spec.optimizer
@@ -137,12 +141,17 @@ def _optimizer(workspace: "Workspace", spec: StudySpec) -> tuple[str, dict[str, 
 
 def _same(workspace: "Workspace", spec: StudySpec, key: dict[str, Any]) -> bool:
     """Whether a kept part was trained with the optimizer, the rate and the ε that are asked for."""
-    kind, optimizer = _optimizer(workspace, spec)[0], key["optimizer"]
     if isinstance(spec, FadingSpec):
         weights = key["epsilon"] == spec.epsilon
     elif isinstance(spec, DivergenceSpec):
         weights = key["epsilon"] in spec.epsilons
     else:
         weights = key["epsilons"] == list(spec.epsilons)
+    return weights and optimizer_kept(workspace, spec, key)
+
+
+def optimizer_kept(workspace: "Workspace", spec: TrajectorySpec, key: dict[str, Any]) -> bool:
+    """Whether a kept part was trained with the optimizer and the rate that are asked for."""
+    kind, optimizer = _optimizer(workspace, spec)[0], key["optimizer"]
     rate = spec.learning_rate or DEFAULT_RATE[kind]
-    return weights and (optimizer["kind"], optimizer["learning_rate"]) == (kind, rate)
+    return (optimizer["kind"], optimizer["learning_rate"]) == (kind, rate)

@@ -6,7 +6,7 @@ import typer
 
 from influence_core.cli.output import emit, table
 from influence_core.cli.studies import app, drawn, measured, several, shown
-from influence_core.cli.study_options import OptimizerOptions, StudyOptions, study
+from influence_core.cli.study_options import CorrectionOptions, StudyOptions, study
 from influence_core.errors import UserError
 from influence_core.specs import CorrectionStudySpec, MislabelledSpec, RetrainSpec
 
@@ -19,7 +19,7 @@ CORRECTION_FIGURES = {
 
 
 def correction(
-    shared: OptimizerOptions,
+    shared: CorrectionOptions,
     mispredictions: Mispredictions = None,
     strategy: Annotated[
         list[str] | None, typer.Option(help="proponents, opponents, random, permuted (default: all four)")
@@ -86,7 +86,7 @@ def ranged(interval: dict[str, Any]) -> str:
 
 
 def mislabelled(
-    shared: OptimizerOptions,
+    shared: CorrectionOptions,
     mispredictions: Mispredictions = None,
     method: Annotated[
         str | None, typer.Option(help="whose proponents are corrected (default: abif, else tracin)")
@@ -226,6 +226,6 @@ def _retrained(row: dict[str, Any]) -> dict[str, Any]:
 
 def register(_: typer.Typer) -> None:
     """Add these studies to those of `influence_core.cli.studies`."""
-    study(app, "correction", OptimizerOptions)(correction)
-    study(app, "mislabelled", OptimizerOptions)(mislabelled)
+    study(app, "correction", CorrectionOptions)(correction)
+    study(app, "mislabelled", CorrectionOptions)(mislabelled)
     study(app, "retrain", StudyOptions)(retrain)

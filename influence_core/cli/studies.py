@@ -12,6 +12,7 @@ from influence_core.cli.study_files import check_file, save_figure, save_record
 from influence_core.cli.study_options import (
     OptimizerOptions,
     StudyOptions,
+    TrainingOptions,
     TrajectoryOptions,
     Upsampled,
     Weights,
@@ -49,7 +50,7 @@ app = typer.Typer(no_args_is_help=True, help="Experiments on a workspace; what t
 def measured(kind: type[Asked], shared: StudyOptions, **own: Any) -> dict[str, Any]:
     """Run a study with the options given, write its record if asked to, and return its value."""
     check_file("--out", shared.out, (".json",))
-    if isinstance(shared, TrajectoryOptions):
+    if isinstance(shared, TrainingOptions):
         check_file("--figure", shared.figure, (".html", ".png"))
     spec = Workspace.open(shared.workspace).spec(kind, shared.of_spec(**own))
     value = run_here(spec)
@@ -57,7 +58,7 @@ def measured(kind: type[Asked], shared: StudyOptions, **own: Any) -> dict[str, A
     return value
 
 
-def drawn(shared: TrajectoryOptions, figure: "Callable[[ModuleType], go.Figure]") -> None:
+def drawn(shared: TrainingOptions, figure: "Callable[[ModuleType], go.Figure]") -> None:
     """Write the figure that ``figure(charts)`` makes, if asked to; plotly is imported only then."""
     if shared.figure is not None:
         from influence_core import charts

@@ -42,12 +42,10 @@ class StudyOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrajectoryOptions(StudyOptions):
-    """What every study of trajectories can be told (`influence_core.specs.TrajectorySpec`)."""
+class TrainingOptions(StudyOptions):
+    """What every study that trains step by step can be told (`influence_core.specs.TrajectorySpec`)."""
 
     learning_rate: Annotated[float | None, typer.Option(help="default 1e-5 for Adam, 1e-3 for SGD")] = None
-    steps: Annotated[int | None, typer.Option(help="training steps (default 40)")] = None
-    repeats: Annotated[int | None, typer.Option(help="with other rows each (default 1; of fading 5)")] = None
     batch_size: Annotated[int | None, typer.Option(help="rows of each training batch (default 32)")] = None
     seed: Annotated[int | None, typer.Option(help="of rows, batches and dropout (default 0)")] = None
     no_dropout: Annotated[bool, typer.Option("--no-dropout", help="train on without dropout")] = False
@@ -64,8 +62,16 @@ class TrajectoryOptions(StudyOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerOptions(TrajectoryOptions):
-    """The same where optimizer and precision can be chosen."""
+class TrajectoryOptions(TrainingOptions):
+    """The same where all trajectories have the same length, in repeats."""
+
+    steps: Annotated[int | None, typer.Option(help="training steps (default 40)")] = None
+    repeats: Annotated[int | None, typer.Option(help="with other rows each (default 1; of fading 5)")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """Which optimizer trains, from where, in which precision."""
 
     optimizer: Annotated[str | None, typer.Option(help="sgd, adam or checkpoint (default: the checkpoint's own)")] = (
         None
@@ -74,6 +80,21 @@ class OptimizerOptions(TrajectoryOptions):
         str | None, typer.Option(help="checkpoint, warm or zeros (default: the checkpoint's, else warm)")
     ] = None
     dtype: Annotated[str | None, typer.Option(help="float32 or float64 (default: the checkpoint's own)")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerOptions(Optimizer, TrajectoryOptions):
+    """Trajectories whose optimizer and precision can be chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectionOptions(Optimizer, TrainingOptions):
+    """Corrections, which end at their flip and are made once each."""
+
+    steps: Annotated[int | None, typer.Option(help="training steps without a flip (default 50)")] = None
+    budget_minutes: Annotated[
+        float | None, typer.Option(help="begin no correction that would end later; start again to go on")
+    ] = None
 
 
 def study(app: typer.Typer, name: str, options: type[StudyOptions]) -> Callable[[Callable[..., None]], None]:

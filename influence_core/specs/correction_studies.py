@@ -9,6 +9,7 @@ from influence_core.specs.base import Order, Scoped, Strategy
 from influence_core.specs.studies import TrajectorySpec
 
 HIGHEST_SHARE = 0.52  # where sweeps end: "slightly more than half of the batch" (paper, Sec. 6)
+TRIES = 9  # learning rates that are tried at most
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Progress
+from influence_core.specs.correction_studies import TRIES
 
-TRIES = 9
 FACTOR = math.sqrt(10)
 RULE = "random rows flip neither all nor none of the mispredictions tuned on"
 
