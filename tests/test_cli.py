@@ -214,7 +214,7 @@ def test_bad_options_of_a_workspace(opened, run):
     assert "no example 'nobody'" in refused(run, "rank", opened.name, "--example", "nobody")
     assert "method" in refused(run, "rank", opened.name, "--example", example, "--method", "magic")
     assert "finite" in refused(run, "correct", opened.name, "--example", example, "--epsilon", "nan")
-    assert "one at a time" in refused(run, "correct", opened.name, "--example", "a", "--example", "b")
+    assert "(2 of 2 cannot be corrected)" in refused(run, "correct", opened.name, "--example", "a", "--example", "b")
     assert "scope" in refused(run, "index", opened.name, "--scope", "some")
     assert "iterations" in refused(run, "index", opened.name, "--k", "9", "--iterations", "3")
     assert "no checkpoint 'x'" in refused(run, "mispredictions", opened.name, "--checkpoint", "x")

@@ -23,6 +23,8 @@ DRAWN: dict[str, Callable[[dict[str, Any]], go.Figure]] = {  # by the kind of st
     "fading": _fading,
     "divergence": lambda shown: charts.phases(shown["value"]["series"]),
     "tracin-error": lambda shown: charts.tracin_error(shown["value"]["series"]),
+    "correction": lambda shown: charts.correction_success(shown["value"]["cells"]),
+    "mislabelled": lambda shown: charts.precision(shown["value"]["precision"]),
 }
 
 
