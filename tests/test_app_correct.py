@@ -252,9 +252,10 @@ def test_dropout_is_a_switch_and_batchnorm_is_offered_where_the_scope_trains_suc
 
 def test_the_share_goes_from_no_up_sampling_to_slightly_more_than_half(workspace, submitted):
     app = opened(example=EXAMPLE)
-    words = app.select_slider(key=form.SHARE).options
-    assert (words[0], words[-1]) == ("no up-sampling, 27.3 %", "slightly more than half, 52 %")  # 12 / (12 + 32)
-    assert words[1:-1] == [f"{share} %" for share in range(28, 52)]
+    options = app.select_slider(key=form.SHARE).options
+    assert options == ["27.3 %", *(f"{share} %" for share in range(28, 53))]  # from 12 / (12 + 32)
+    said = [caption.value for caption in app.caption]
+    assert said[said.index("no up-sampling") + 1] == "slightly more than half"
     app.toggle(key=form.CONTROL).set_value(True).run()
     assert app.select_slider(key=form.SHARE).disabled
     assert "the control, both runs are the same" in texts(app)
@@ -278,10 +279,11 @@ def test_the_share_of_an_old_run_is_filled_back_to_the_digit(workspace, submitte
     app.button(key=f"change_{run.id}").click().run()
     if share == 0.83:  # the slider's end is there now
         assert app.select_slider(key=form.SHARE).options[-1] == "83 %"
+        assert "of the run" in captions(app)
     start(app)
     assert spec_of(submitted[-1]).share == share
     app = opened(example=EXAMPLE)  # another session knows nothing of it
-    assert app.select_slider(key=form.SHARE).options[-1] == "slightly more than half, 52 %"
+    assert app.select_slider(key=form.SHARE).options[-1] == "52 %"
 
 
 def test_the_papers_settings_are_one_button_and_ours_another(workspace, submitted, monkeypatch):

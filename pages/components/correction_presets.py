@@ -14,6 +14,7 @@ from pages.components.correction_settings import (
     METHOD,
     OPTIMIZER,
     RATE,
+    RUN_SHARE,
     SHARE,
     STATE,
     STEPS,
@@ -40,6 +41,7 @@ def paper(checkpoint: Checkpoint) -> dict[str, Any]:
         STEPS: 50,
         STOP: "flip",
         SHARE: EVEN,
+        RUN_SHARE: None,
         CONTROL: False,
     }
 
@@ -49,7 +51,7 @@ def presets(checkpoint: Checkpoint) -> None:
     theirs = paper(checkpoint)
     ours = {key: DEFAULTS[key] for key in theirs}
     here = st.session_state
-    chosen = all(here[key] == value for key, value in theirs.items())
+    chosen = all(here[key] == value for key, value in theirs.items()) and settings_form.chosen("abif") == INDEX
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption("Settings", width="content")
         st.button(

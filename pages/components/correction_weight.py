@@ -39,6 +39,9 @@ def weight(examples: int = 1) -> None:
             help="at no up-sampling, s₀ = k / (k + b), each chosen row counts as much as one row of the batch; the "
             "paper's sweeps go to slightly more than half (Sec. 6)",
         )
+        with st.container(horizontal=True, horizontal_alignment="distribute"):
+            for end in (offered[0], offered[-1]):
+                st.caption(_end(end), width="content")
     st.toggle(
         "Control, 0 %: both runs are the same",
         key=CONTROL,
@@ -56,6 +59,11 @@ def shares(k: int, batch: int, of_run: float | None = None) -> list[Share]:
 
 
 def _words(share: Share, k: int, batch: int) -> str:
+    return f"{number(100 * k / (k + batch))} %" if isinstance(share, str) else f"{share:g} %"
+
+
+def _end(share: Share) -> str:
+    """Say what an end of the slider is."""
     if isinstance(share, str):
-        return f"no up-sampling, {number(100 * k / (k + batch))} %"
-    return f"slightly more than half, {share:g} %" if share == 100 * HIGHEST_SHARE else f"{share:g} %"
+        return "no up-sampling"
+    return "slightly more than half" if share == 100 * HIGHEST_SHARE else "of the run"
