@@ -159,6 +159,19 @@ def test_a_finished_run_says_which_flipped_when(workspace):
     assert json.loads(app.query_params["set"]) == examples
 
 
+def test_changing_the_settings_starts_from_those_of_the_run(workspace, submitted):
+    examples = [each for each in WRONG if workspace.truth(each) == 1][:3]
+    options = {"k": 5, "batch_size": 20, "share": 0.4, "group_by": "all", "optimizer": "sgd", "learning_rate": 0.01}
+    spec = spec_of(workspace, examples, **options, strategy="random", seed=7, steps=20, min_retention=0.9)
+    run = RunDirectory.create(spec)
+    run.claim()
+    app = opened(run=run.id)
+    app.button(key=f"change_{run.id}").click().run()
+    assert not app.exception
+    app.button(key=correction_set.START).click().run()
+    assert RunDirectory.open(submitted[0]).spec() == spec
+
+
 def test_a_live_run_is_followed_and_can_be_stopped(workspace):
     examples = [each for each in WRONG if workspace.truth(each) == 1][:2]
     run = RunDirectory.create(spec_of(workspace, examples))

@@ -23,6 +23,7 @@ from pages.components.text import plain
 ENDINGS = {
     "failed": "The run failed. Nothing was changed, and its settings are kept: change them, or run it again.",
     "killed": "The run was cancelled. Nothing was changed, and its settings are kept: run it again when you want.",
+    "finished": "The run finished, but its result is not there any more. Its settings are kept: run it again.",
     "crashed": "The run crashed. Nothing was changed, and its settings are kept: run it again.",
 }
 

@@ -14,8 +14,10 @@ from influence_core.workspace import Workspace
 from pages.components import data, state
 from pages.components.correction_charts import show_changed
 from pages.components.correction_outcome import before_and_after, keep_or_discard, manifest_of, show_ending
+from pages.components.correction_set import GROUP
 from pages.components.correction_set_words import outcome_words, settings_words, table_rows
-from pages.components.correction_words import halves_words
+from pages.components.correction_settings import fill
+from pages.components.correction_words import halves_words, optimizer_kind
 from pages.components.errors import show_error, shown_errors
 from pages.components.live_correction import REFRESH, progress, reading_of
 from pages.components.submitting import settle, submit_once
@@ -33,9 +35,12 @@ def set_run(run: RunDirectory) -> None:
     except UserError as error:
         show_error(str(error))
         return
+    kind = optimizer_kind(spec, checkpoint)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(f"{len(spec.examples)} rows corrected together", anchor=False, width="stretch")
-        st.button("Change the settings", key=f"change_{run.id}", icon=":material/tune:", on_click=_change, args=(spec,))
+        st.button(
+            "Change the settings", key=f"change_{run.id}", icon=":material/tune:", on_click=_change, args=(spec, kind)
+        )
     with st.expander("Settings of this run"):
         st.text(settings_words(spec, checkpoint))
         st.caption("It writes nothing but this run: labels are not touched.")
@@ -116,5 +121,7 @@ def _again(run: RunDirectory, spec: CorrectionSetSpec) -> None:
         settle(place)
 
 
-def _change(spec: CorrectionSetSpec) -> None:
+def _change(spec: CorrectionSetSpec, kind: str) -> None:
+    fill(spec, None, kind)
+    st.session_state[GROUP] = spec.group_by
     state.select(**{state.SET: state.as_set(spec.examples), state.RUN: None})

@@ -4,7 +4,7 @@ from typing import Any
 
 import streamlit as st
 
-from influence_core.specs import DEFAULT_RATE, CorrectionSpec
+from influence_core.specs import DEFAULT_RATE, Correcting
 from pages.components import ranking_choice, settings_form, state
 from pages.components.correction_words import share_of
 
@@ -113,8 +113,11 @@ def adopt(example: str) -> None:
             st.session_state[key] = options[option]
 
 
-def fill(spec: CorrectionSpec, desired: str, kind: str) -> None:
-    """Put a spec's settings into the widgets (in a callback, before they are shown)."""
+def fill(spec: Correcting, desired: str | None, kind: str) -> None:
+    """Put a spec's settings into the widgets (in a callback, before they are shown).
+
+    Without ``desired``, of several examples, the desired label and the curves of a single one stay as they are.
+    """
     if spec.method is not None:
         settings_form.put(spec.method, spec.settings)
     even = spec.epsilon is None and spec.share is None
@@ -122,7 +125,6 @@ def fill(spec: CorrectionSpec, desired: str, kind: str) -> None:
     st.session_state.update(
         {
             STRATEGY: spec.strategy,
-            DESIRED: desired,
             K: spec.k,
             BATCH: spec.batch_size,
             SHARE: EVEN if own in (None, 0) else own,
@@ -144,7 +146,7 @@ def fill(spec: CorrectionSpec, desired: str, kind: str) -> None:
             TARGET: spec.target,
             ORDER: spec.by,
             SEED: spec.seed,
-            CURVES + "part": spec.predict,
-            CURVES + "all": spec.predict,
         }
     )
+    if desired is not None:
+        st.session_state.update({DESIRED: desired, CURVES + "part": spec.predict, CURVES + "all": spec.predict})

@@ -48,6 +48,7 @@ def prepare_all(spec: CorrectionSetSpec, result: Path) -> Iterator[Progress | To
     if refused:
         also = "" if len(refused) == 1 else f" ({len(refused)} of {len(spec.examples)} cannot be corrected)"
         raise UserError(refused[0] + also)
+    members = [replace(member, labels=members[0].labels) for member in members]  # whatever is relabelled meanwhile
     retained = retention_rows(workspace, list(spec.examples))
     yield Together(workspace, spec, members, members[0].labels, retained, nearest_to_any(members, retained))
 
