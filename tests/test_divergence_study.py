@@ -38,7 +38,7 @@ def test_the_distances_are_those_of_single_runs(opened, tmp_path):
         items = list(lockstep(setting.step, setting.parameters, setting.state, epsilon, perturbation, 8))
         np.testing.assert_allclose(row["divergence"], [item.divergence for item in items], rtol=1e-6)
         assert row["integrated_lr"] == pytest.approx([item.integrated_lr for item in items])
-        assert row["fit"]["bic"].keys() == {"two phases", "one line", "power law"}
+        assert row["fit"]["bic"].keys() == row["fit"]["aic"].keys() == {"two phases", "one line", "power law"}
     assert found[1]["divergence"][-1] > 5 * found[0]["divergence"][-1]
 
 

@@ -87,3 +87,17 @@ def test_steps_without_distance_do_not_count():
     distance[:7] = 0
     with pytest.raises(UserError, match="5 steps with a distance"):
         two_phases(x, distance)
+
+
+def test_both_criteria_follow_from_the_squared_residuals():
+    rng = np.random.default_rng(5)
+    x = np.linspace(0.1, 3, 24)
+    y = 0.4 * x - 1 + 0.05 * rng.standard_normal(24)
+    found = two_phases(x, np.exp(y))
+    slope, level = np.polyfit(x, y, 1)
+    squares = float(((y - level - slope * x) ** 2).sum())
+    assert found.aic["one line"] == pytest.approx(24 * np.log(squares / 24) + 2 * 3)
+    assert found.bic["one line"] == pytest.approx(24 * np.log(squares / 24) + 3 * np.log(24))
+    own = float(((y - found.log_distance(x)) ** 2).sum())
+    assert found.aic["two phases"] == pytest.approx(24 * np.log(own / 24) + 2 * 5)
+    assert found.bic["two phases"] == pytest.approx(24 * np.log(own / 24) + 6 * np.log(24))

@@ -134,6 +134,7 @@ def row(
             "breakpoint": found.breakpoint,
             "r2": list(found.r2),
             "bic": found.bic,
+            "aic": found.aic,
             "best": found.best,
         }
     return {
