@@ -12,9 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from checkpoints import save_tiny_checkpoint, write_data
+from homes import living_in
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from influence_core.data.opening import run as open_workspace
 from influence_core.runs import client
+from influence_core.specs import OpenSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = "/usr/bin/chromium"
@@ -135,3 +139,14 @@ def query(page: Page, name: str) -> str | None:
     """One value of the address's query."""
     found = re.search(rf"[?&]{name}=([^&]*)", page.url)
     return found.group(1) if found else None
+
+
+@contextmanager
+def tiny_app(folder: Path) -> Iterator[App]:
+    """The app on a tiny BERT and some hundred rows, in a home below ``folder`` that this process shares with it."""
+    with living_in(folder / "home") as home:
+        checkpoint, (train, test) = save_tiny_checkpoint(folder / "tiny-bert"), write_data(folder)
+        spec = OpenSpec(checkpoint=str(checkpoint), data=str(train), test=str(test), scope="last:1")
+        list(open_workspace(spec, folder / "opening"))
+        with served(home) as server:
+            yield server

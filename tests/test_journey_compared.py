@@ -3,18 +3,14 @@
 import re
 
 import pytest
-from browser import chromium, fill, keyed, open_page, picture, press, query, served, settled
-from checkpoints import save_tiny_checkpoint, write_data
-from homes import living_in
+from browser import chromium, fill, keyed, open_page, picture, press, query, settled, tiny_app
 from playwright.sync_api import expect
 
 from influence_core.charts import percent
-from influence_core.data.opening import run as open_workspace
 from influence_core.home import read_json
 from influence_core.runs.directory import RunDirectory
-from influence_core.specs import OpenSpec
 from influence_core.workspace import Workspace
-from pages.components import correction_form as form
+from pages.components import correction_settings as form
 
 pytestmark = pytest.mark.browser
 
@@ -23,14 +19,8 @@ CHART = ".js-plotly-plot"
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
-    """A tiny BERT and two hundred rows, in a home that this process shares with the app."""
-    folder = tmp_path_factory.mktemp("compared")
-    with living_in(folder / "home") as home:
-        checkpoint, (train, test) = save_tiny_checkpoint(folder / "tiny-bert"), write_data(folder)
-        spec = OpenSpec(checkpoint=str(checkpoint), data=str(train), test=str(test), scope="last:1")
-        list(open_workspace(spec, folder / "opening"))
-        with served(home) as server:
-            yield server
+    with tiny_app(tmp_path_factory.mktemp("compared")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,11 @@
 import re
 
 import pytest
-from browser import chromium, fill, keyed, open_page, picture, press, query, served, settled
-from checkpoints import save_tiny_checkpoint, write_data
-from homes import living_in
+from browser import chromium, fill, keyed, open_page, picture, press, query, settled, tiny_app
 from playwright.sync_api import expect
 
-from influence_core.data.opening import run as open_workspace
 from influence_core.events import Fading
 from influence_core.runs.directory import RunDirectory
-from influence_core.specs import OpenSpec
 from influence_core.workspace import Workspace
 from pages.components import fading_form as form
 
@@ -23,14 +19,8 @@ STEPS = 150  # enough of them that a run can be met half-way
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
-    """A tiny BERT and two hundred rows, in a home that this process shares with the app."""
-    folder = tmp_path_factory.mktemp("fading")
-    with living_in(folder / "home") as home:
-        checkpoint, (train, test) = save_tiny_checkpoint(folder / "tiny-bert"), write_data(folder)
-        spec = OpenSpec(checkpoint=str(checkpoint), data=str(train), test=str(test), scope="last:1")
-        list(open_workspace(spec, folder / "opening"))
-        with served(home) as server:
-            yield server
+    with tiny_app(tmp_path_factory.mktemp("fading")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +50,8 @@ def test_from_the_presets_to_a_finished_measurement(app, browser):
     settled(page)
     expect(page.get_by_text("the prediction stops matching what happens")).to_be_visible()
     links = page.get_by_test_id("stSidebar").get_by_role("link")
-    expect(links.last).to_have_text(re.compile("Runs$"))
-    assert [link.split()[-1] for link in links.all_inner_texts()[-3:]] == ["Correct", "Fading", "Runs"]
+    expect(links.last).to_have_text(re.compile("Results$"))
+    assert [link.split()[-1] for link in links.all_inner_texts()[-4:]] == ["Correct", "Fading", "Runs", "Results"]
 
     # the careful preset, then smaller
     page.get_by_text("A careful look").click()
