@@ -39,14 +39,14 @@ def ranking_spec(workspace: Workspace, spec: CorrectionSpec) -> RankSpec:
     return RankSpec(**asked, example=ranked_example(workspace, spec), top=top, only_annotated=spec.only_annotated)
 
 
-def candidates(spec: Correcting, ranking: Ranking) -> list[RankedRow]:
-    """Return the ranked rows of which the strategy takes the first k.
+def candidates(spec: Correcting, ranking: Ranking, kind: str) -> list[RankedRow]:
+    """Return the ranked rows of which a strategy takes the first k; ``kind`` is proponents or opponents.
 
     Of rows that annotators changed, proponents are those that supported the ranking's label until then. Scores speak
     of the labels that rows have now, so these oppose it now; where they still speak of an earlier label
     (`RankedRow.stale`), they support it.
     """
-    if spec.strategy == "opponents":
+    if kind == "opponents":
         return ranking.opponents
     if not spec.only_annotated:
         return ranking.proponents

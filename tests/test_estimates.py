@@ -91,7 +91,7 @@ def test_a_correction_warms_up_once(workspace):
     cold = spent(workspace, spec)
     zeros = spent(workspace, spec.model_copy(update={"optimizer_state": "zeros"}))
     assert cold - zeros == pytest.approx(WARM_BATCHES * 8 / 90)
-    key = {**base_key(workspace, None, None), "batch_size": 8, "seed": 0}
+    key = {**base_key(workspace, None, None), "batch_size": 8, "seed": 0, "dropout": True}
     folder = workspace.artefacts.make("warm", key)
     (folder / "state.safetensors").touch()
     assert spent(workspace, spec) == pytest.approx(zeros)

@@ -38,7 +38,7 @@ class Request:
     def numbers(self, kind: str) -> np.ndarray:
         """Return the numbers of the first k ranked rows, [k] int64."""
         assert self.ranking is not None
-        rows = candidates(self.spec, self.ranking)
+        rows = candidates(self.spec, self.ranking, kind)
         check_count(self.spec, len(rows), kind)
         return np.array([self.workspace.locate(row.id)[1] for row in rows[: self.spec.k]], dtype=np.int64)
 

@@ -28,7 +28,7 @@ def noted(workspace: Workspace, spec: CorrectionSpec) -> dict[str, Any]:
         found["proponents_of"] = checks.ranked_example(workspace, spec)
     if spec.strategy == "random" or (ranking := ranking_of(workspace, spec)) is None:
         return found
-    rows = checks.candidates(spec, ranking)[: spec.k]
+    rows = checks.candidates(spec, ranking, spec.strategy)[: spec.k]
     if spec.only_annotated:
         found |= {"spec": spec.model_dump(), "rows": [row.id for row in rows]}
     if spec.strategy == "opponents" and rows:
@@ -54,4 +54,4 @@ def check(workspace: Workspace, spec: CorrectionSpec, predicted: str) -> None:
     ranking = None if spec.strategy == "random" else ranking_of(workspace, spec)
     if ranking is not None:  # otherwise the run ranks first
         kind = "opponents" if spec.strategy == "opponents" else "proponents"
-        checks.check_count(spec, len(checks.candidates(spec, ranking)), kind)
+        checks.check_count(spec, len(checks.candidates(spec, ranking, kind)), kind)
