@@ -215,8 +215,9 @@ def _correcting_all(workspace: "Workspace", spec: CorrectionSetSpec) -> Cost:
     alone = [spec.alone(example) for example in spec.examples]
     rankings = Cost()
     if spec.strategy != "random":
-        for each in alone:
-            rankings += _ranking(workspace, ranking_spec(workspace, each))
+        asked = [ranking_spec(workspace, each) for each in alone]
+        queries = [resolve(workspace, each) or Query(each.example, 0) for each in asked]  # one pass for all
+        rankings = method_for(workspace, asked[0]).cost(workspace, asked[0], queries, False)
     more = len(alone) - 1
     rows = Cost(trained=2 * spec.steps * spec.k * more, forward=2 * spec.steps * more)
     return rankings + _correcting(workspace, alone[0].model_copy(update={"strategy": "random"})) + rows

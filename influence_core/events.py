@@ -4,7 +4,7 @@ Every run is a generator of these. The command line prints them, the worker writ
 of ``events.jsonl``, a test counts them.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -98,6 +98,11 @@ class SetStep(Event):
     near_retention: Unsaid = None
     far_retention: Unsaid = None
     validation_loss: Unsaid = None
+
+    @staticmethod
+    def all_flipped(steps: "Sequence[SetStep]") -> int | None:
+        """Return the first step at which all examples are predicted as desired, None if there is none."""
+        return next((step.step for step in steps if step.flipped == len(step.examples)), None)
 
 
 class Correlation(BaseModel):

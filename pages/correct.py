@@ -15,7 +15,7 @@ from pages.components.correction_settings import adopt
 from pages.components.correction_words import settings_words
 from pages.components.errors import show_error, shown_errors
 from pages.components.guard import Context, guard
-from pages.components.submitting import settle, submit_once
+from pages.components.submitting import submit_button
 from pages.components.text import plain
 
 START = "correct_start"
@@ -70,13 +70,8 @@ def _start(context: Context, spec: CorrectionSpec) -> None:
         icon=":material/science:",
     )
     words = estimate(context.workspace, spec).words
-    if st.button(f"Start ({words})", key=START, type="primary", icon=":material/play_arrow:"):
-        with st.spinner("Handing it to the engine…"):
-            run_id = submit_once(START, spec, f"correct {spec.example} ({spec.strategy})")
-        state.select(run=run_id)
-        st.rerun()
-    else:
-        settle(START)
+    what = f"correct {spec.example} ({spec.strategy})"
+    submit_button(f"Start ({words})", START, spec, what, icon=":material/play_arrow:", primary=True)
 
 
 def main() -> None:

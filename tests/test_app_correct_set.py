@@ -184,11 +184,46 @@ def test_a_live_run_is_followed_and_can_be_stopped(workspace):
 
 
 def test_choosing_one_example_leaves_the_set(workspace):
-    app = opened(set=json.dumps(["test-0", "test-6"]), example="test-3")
+    both = {"set": json.dumps(["test-0", "test-6"]), "example": "test-3"}
+    app = opened(**both)
     assert "Correct 2 rows together" in [each.value for each in app.subheader]
     app.button(key="set_close").click().run()
     assert not app.exception
     assert "set" not in app.query_params
+    for example in ("test-3", "test-6"):  # an address of one example, of the selected one too
+        app = opened(**both)
+        del app.query_params["set"]
+        app.query_params["example"] = example
+        app.run()
+        assert not app.exception
+        assert "Correct 2 rows together" not in [each.value for each in app.subheader]
+        assert any(button.key == "correct_start" for button in app.button)
+
+
+def test_one_row_that_is_left_is_offered_by_itself(workspace):
+    app = opened(set=json.dumps(["test-3"]))
+    assert "Correct 1 row together" in [each.value for each in app.subheader]
+    app.button(key="set_alone").click().run()
+    assert not app.exception
+    assert app.query_params["example"] == "test-3"
+    assert "set" not in app.query_params
+    assert any(button.key == "correct_start" for button in app.button)
+
+
+def test_a_sets_run_leads_back_to_the_selected_example_and_says_what_the_form_lacks(workspace):
+    examples = [each for each in WRONG if workspace.truth(each) == 1][:2]
+    run = RunDirectory.create(spec_of(workspace, examples, epsilons=(0.1, 0.3)))
+    run.claim()
+    app = opened(run=run.id, example="test-3")
+    assert any("Run again keeps them" in caption.value for caption in app.caption)
+    app.button(key="correct_selected").click().run()
+    assert any(button.key == "correct_start" for button in app.button)
+
+
+def test_garbled_sets_in_the_address_are_none(workspace):
+    for garbled in ("[" * 3000, "[1, null]", "7"):
+        app = opened(set=garbled)
+        assert "choose a misprediction first" in app.info[0].value
 
 
 def test_words_of_a_set(workspace):
@@ -198,6 +233,11 @@ def test_words_of_a_set(workspace):
     assert "each counts as 2 rows of the batch" in share_words(doubled)
     assert "the control" in share_words(spec.model_copy(update={"share": 0.0}))
     assert "stops when all have flipped" in settings_words(spec, workspace.checkpoint("first"))
+    later = spec.model_copy(update={"after_flip": 5})
+    assert "stops 5 steps after all have flipped" in settings_words(later, workspace.checkpoint("first"))
+    few = spec.model_copy(update={"only_annotated": True})
+    assert "12" not in share_words(few).split("batch")[0]
+    assert "50 % of the batch's weight together" in share_words(few.model_copy(update={"share": 0.5}))
     outcome = {
         "flipped": 1,
         "of": 2,

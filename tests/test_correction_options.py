@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from influence_core.cli import main
 from influence_core.correction.reading import validation_rows
 from influence_core.correction.replay import replay
+from influence_core.correction.run import above
 from influence_core.data.opening import run as open_workspace
 from influence_core.errors import UserError
 from influence_core.events import Step
@@ -244,6 +245,10 @@ def test_a_run_ends_where_the_validation_loss_is_too_high(validated, tmp_path):
     assert "validation_loss_at_stop" not in outcome
     rows = validation_rows(validated)
     assert len(set(rows)) == VALIDATION_ROWS
+    name = str(validated.dataset.splits["validation"]["id"].iloc[rows[0]])
+    others = validation_rows(validated, [name])  # without the row that is corrected
+    assert rows[0] not in others
+    assert len(set(others)) == VALIDATION_ROWS
     classifier = load(validated)
     batch = rows_of(validated, classifier, "validation").batch(rows)
     for at, parameters in ((0, None), (-1, load_file(tmp_path / "all" / "parameters.safetensors"))):
@@ -288,3 +293,11 @@ def test_a_spec_says_only_what_was_changed_and_the_command_says_all_of_it(opened
     assert ended.value.code == 0
     found = opened.checkpoint("own").notes["correction"]["spec"]
     assert (found["only_annotated"], found["annotated_loss"], found["dropout"]) == (True, True, False)
+
+
+def test_a_validation_loss_that_is_no_number_ends_a_run():
+    spec = CorrectionSpec(workspace="w", example="1", max_validation_loss=2.0)
+    fields = dict.fromkeys(("loss", "probability", "base_loss", "base_probability", "divergence", "integrated_lr"), 0.0)
+    step = Step(step=1, prediction="a", base_prediction="a", retention=1.0, changed=[], **fields)
+    for loss, ends in ((1.9, False), (2.1, True), (float("nan"), True), (None, False)):
+        assert above(spec, step.model_copy(update={"validation_loss": loss})) == ends

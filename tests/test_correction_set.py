@@ -11,16 +11,19 @@ from safetensors.torch import load_file
 
 from influence_core.cli import main
 from influence_core.correction.replay import replay
+from influence_core.correction.together.grouping import _deciders
+from influence_core.correction.together.setting import Together, prepare_all
 from influence_core.errors import UserError
-from influence_core.estimates import estimate
+from influence_core.estimates import START, estimate
 from influence_core.events import Progress, Result, SetStep
 from influence_core.home import read_json
+from influence_core.labels.store import LabelStore
 from influence_core.models.loading import load, rows_of
 from influence_core.replays import Replayed
 from influence_core.reports.commands import correct_command
 from influence_core.runs import registry
 from influence_core.similar import features
-from influence_core.specs import CorrectionSetSpec, CorrectionSpec, parse_spec
+from influence_core.specs import CorrectionSetSpec, CorrectionSpec, ExplainSpec, parse_spec
 from influence_core.trajectory.optimizers import OptimizerSpec
 from influence_core.trajectory.step import TrainingStep
 
@@ -205,7 +208,8 @@ def test_the_command_line_takes_several_examples(opened, wrong, capsys):
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[0]["step"] == 0
     assert [each["example"] for each in lines[0]["examples"]] == wrong[:2]
-    assert set(lines[-1]) == {"flipped", "of", "examples", "retention", "checkpoint"}
+    assert set(lines[-1]) == {"flipped", "of", "flip_step", "steps", "examples", "retention", "checkpoint"}
+    assert lines[0]["near_retention"] == 1
     assert lines[-1]["checkpoint"] == "two"
     with pytest.raises(SystemExit):
         main([*asked, "--group-by", "cell"])
@@ -223,8 +227,13 @@ def test_an_estimate_grows_with_the_set(opened, wrong):
     opened.predict("test")
     alone = estimate(opened, opened.spec(CorrectionSpec, {"example": wrong[0], **FAST}))
     few = estimate(opened, opened.spec(CorrectionSetSpec, {"examples": tuple(wrong[:2]), **FAST}))
+    shared = {"method": "tracin", "split": "test", "examples": tuple(wrong[:6])}
+    rankings = estimate(opened, opened.spec(ExplainSpec, shared))
+    free = {"examples": tuple(wrong[:6]), **FAST, "strategy": "random"}
+    without = estimate(opened, opened.spec(CorrectionSetSpec, free))
     many = estimate(opened, opened.spec(CorrectionSetSpec, {"examples": tuple(wrong[:6]), **FAST}))
     assert alone.seconds < few.seconds < many.seconds
+    assert many.seconds - without.seconds == pytest.approx(rankings.seconds - START)  # the rankings are one pass
 
 
 def test_a_set_that_is_stopped_leaves_what_can_be_kept(opened, wrong, tmp_path):
@@ -240,3 +249,32 @@ def test_a_set_that_is_stopped_leaves_what_can_be_kept(opened, wrong, tmp_path):
         assert isinstance(event, SetStep | Progress | Result)
     assert seen[-1].step == 2
     assert opened.keep(tmp_path / "run", "stopped").notes["correction"]["steps"] == 2
+
+
+def test_an_annotators_rows_are_those_whose_standing_label_they_gave(opened, wrong, tmp_path):
+    rows = opened.rank(wrong[0], method="tracin", top=4).proponents
+    names = opened.label_names
+
+    def decide(row, annotator, verdict=None, label=None):
+        now = names[int(opened.labels().values[opened.locate(row.id)[1]])]
+        given = now if label is None else label
+        return opened.relabel(row.id, given, expect=now, annotator=annotator, verdict=verdict)
+
+    other = names[1 - names.index(rows[0].label)]
+    decide(rows[0], "alice", label=other)
+    decide(rows[0], "bob", "skip")  # says nothing of the label
+    undone = decide(rows[1], "bob", label=names[1 - names.index(rows[1].label)])
+    LabelStore().undo(undone.event_id, "carol")
+    decide(rows[2], "dora")  # confirms it
+    spec = opened.spec(CorrectionSetSpec, {"examples": tuple(wrong[:2]), **FAST, "group_by": "annotator"})
+    together = next(event for event in prepare_all(spec, tmp_path) if isinstance(event, Together))
+    assert _deciders(together) == {rows[0].id: "alice", rows[2].id: "dora"}
+
+
+def test_what_ends_a_run_is_no_stop_by_a_person(opened, wrong):
+    spec = opened.spec(CorrectionSetSpec, {"examples": tuple(wrong[:2]), **FAST, "min_retention": 0.9})
+    manifest = {"spec": spec.model_dump(), "checkpoint": "c", "scope": "all", "steps": 0}
+    ended = correct_command(manifest, {"flip_step": None, "retention_at_stop": 0.5}, None, None)
+    assert "--steps" not in shlex.split(ended)
+    stopped = shlex.split(correct_command(manifest, {"flip_step": None}, None, None))
+    assert stopped[stopped.index("--steps") + 1] == "1"

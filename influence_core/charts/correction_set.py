@@ -12,11 +12,6 @@ LINES = 30  # examples drawn with a line each
 _NO_STEPS = "No steps yet: the chart fills in as the run goes on"
 
 
-def all_flipped(steps: Sequence[SetStep]) -> int | None:
-    """Return the first step at which all examples are predicted as desired, None if there is none."""
-    return next((step.step for step in steps if step.flipped == len(step.examples)), None)
-
-
 def flipped(steps: Sequence[SetStep], desired: Mapping[str, str], revision: str = "") -> go.Figure:
     """Draw how many of the examples are predicted as desired (labels by example), without correction dotted beside."""
     if not steps:
@@ -94,7 +89,7 @@ def probabilities(steps: Sequence[SetStep], revision: str = "") -> go.Figure:
 
 def set_figures(steps: Sequence[SetStep], desired: Mapping[str, str], revision: str = "") -> dict[str, go.Figure]:
     """Return the four charts by name."""
-    flip = all_flipped(steps)
+    flip = SetStep.all_flipped(steps)
     return {
         "flipped": flipped(steps, desired, revision),
         "probability": probabilities(steps, revision),

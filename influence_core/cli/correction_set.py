@@ -14,7 +14,9 @@ from influence_core.specs import CorrectionSetSpec
 from influence_core.workspace import Workspace
 
 FIELDS = ("step", "flipped", "retention", "divergence", "integrated_lr", "changed")
-ENDING = ("flipped", "of", "examples", "retention", "checkpoint")
+UNSAID = ("near_retention", "far_retention", "validation_loss")  # there where they are read
+ENDING = ("flipped", "of", "flip_step", "steps", "examples", "retention", "checkpoint")
+STOPS = ("retention_at_stop", "validation_loss_at_stop")
 
 
 def correct_together(workspace: Workspace, options: dict[str, Any], keep: str | None, json: bool) -> None:
@@ -35,7 +37,7 @@ def correct_together(workspace: Workspace, options: dict[str, Any], keep: str | 
             if (said := caution(outcome)) is not None:
                 typer.echo(f"note: {said}", err=True)
     if json:
-        emit({name: outcome[name] for name in ENDING})
+        emit({name: outcome[name] for name in (*ENDING, *STOPS) if name in outcome})
         return
     _print_outcome(outcome)
 
@@ -43,7 +45,8 @@ def correct_together(workspace: Workspace, options: dict[str, Any], keep: str | 
 def _print_step(event: SetStep, json: bool) -> None:
     if json:
         examples = [each.model_dump() for each in event.examples]
-        emit({**{name: getattr(event, name) for name in FIELDS}, "examples": examples})
+        further = {name: value for name in UNSAID if (value := getattr(event, name)) is not None}
+        emit({**{name: getattr(event, name) for name in FIELDS}, **further, "examples": examples})
         return
     print(
         f"step {event.step:>3}: {event.flipped} of {len(event.examples)} as desired, retention "
@@ -71,6 +74,10 @@ def _print_outcome(outcome: dict[str, Any]) -> None:
     ]
     table(lines, ("example", "predicted", "desired", "flipped at", "by itself", "at the end", ""))
     print(f"retention {number(100 * outcome['retention'])} %")
+    if "retention_at_stop" in outcome:
+        print(f"stopped at step {outcome['steps']}: retention was {number(100 * outcome['retention_at_stop'])} %")
+    if "validation_loss_at_stop" in outcome:
+        print(f"stopped at step {outcome['steps']}: validation loss was {number(outcome['validation_loss_at_stop'])}")
     if outcome["stale"]:
         print(f"{outcome['stale']} training rows were scored by labels they no longer have: build the index to refresh")
     for split, about in reversed(compared(outcome).items()):

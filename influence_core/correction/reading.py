@@ -1,5 +1,7 @@
 """What a correction reads after each step: the corrected row, the retention rows, and what influence predicted."""
 
+from collections.abc import Collection
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -36,17 +38,25 @@ def evaluated(parameters: Parameters, state: OptimizerState) -> Parameters:
     return {**parameters, **state.buffers}
 
 
-def validation_rows(workspace: Workspace) -> list[int]:
-    """Return the numbers of the fixed seeded validation rows whose mean loss may end a run."""
+def validation_rows(workspace: Workspace, corrected: Collection[str] = ()) -> list[int]:
+    """Return the numbers of the fixed seeded validation rows, without the corrected ones, whose loss may end a run."""
     n = len(workspace.dataset.splits["validation"])
-    return sorted(np.random.default_rng(VALIDATION_SEED).permutation(n)[:VALIDATION_ROWS].tolist())
+    own = {row for split, row in workspace.places(corrected).values() if split == "validation"}
+    order = np.random.default_rng(VALIDATION_SEED).permutation(n).tolist()
+    return sorted(islice((row for row in order if row not in own), VALIDATION_ROWS))
 
 
 class Retained:
     """Reads after each step the rows whose predictions should stay, and the validation loss where it may end a run."""
 
     def __init__(
-        self, setting: Setting, opened: Opened, start: Parameters, ids: list[str], near_ids: list[str] | None
+        self,
+        setting: Setting,
+        opened: Opened,
+        start: Parameters,
+        ids: list[str],
+        near_ids: list[str] | None,
+        corrected: Collection[str],
     ) -> None:
         self.opened, self.ids = opened, ids
         numbers = [setting.workspace.locate(example)[1] for example in ids]
@@ -55,7 +65,7 @@ class Retained:
         self.first = self._predictions(start)
         self.validation: Batch | None = None
         if setting.spec.max_validation_loss is not None:
-            self.validation = few_rows(setting, opened, "validation", validation_rows(setting.workspace))
+            self.validation = few_rows(setting, opened, "validation", validation_rows(setting.workspace, corrected))
 
     def _predictions(self, parameters: Parameters) -> np.ndarray:
         if self.batch is None:
@@ -96,7 +106,8 @@ class Reader:
     def __init__(self, setting: Setting, opened: Opened, start: Parameters, epsilon: float) -> None:
         self.setting, self.opened, self.epsilon = setting, opened, epsilon
         self.target = few_rows(setting, opened, setting.split, [setting.row], [setting.desired])
-        self.retained = Retained(setting, opened, start, setting.retention_ids, setting.near_ids)
+        retained = (setting.retention_ids, setting.near_ids)
+        self.retained = Retained(setting, opened, start, *retained, [setting.spec.example])
 
     def _target(self, parameters: Parameters) -> tuple[float, float, str]:
         """Return loss (as the classifier defines it) and probability of the desired label, and the prediction."""

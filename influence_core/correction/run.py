@@ -92,7 +92,7 @@ def below(spec: Correcting, step: Step | SetStep) -> bool:
 def above(spec: Correcting, step: Step | SetStep) -> bool:
     """Return whether the validation loss is so high that the run ends."""
     limit, found = spec.max_validation_loss, step.validation_loss
-    return limit is not None and found is not None and found > limit
+    return limit is not None and found is not None and not found <= limit  # what is no number ends it too
 
 
 def _outcome(spec: CorrectionSpec, steps: list[Step], desired: str) -> dict[str, Any]:

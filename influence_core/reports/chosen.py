@@ -22,9 +22,12 @@ def chosen_words(noted: dict[str, Any]) -> str | None:
     if share is not None:
         said.append(f"{percent(share)} of the chosen opponents carry the desired label, “{noted['desired']}”.")
         said += [FEW] if few_desired(noted) else []
-    if spec.get("only_annotated") and "example" in spec and len(noted["rows"]) < spec["k"]:
-        count = len(noted["rows"])
-        said.append(f"Annotators changed fewer rows of the kind than k = {spec['k']}: B is of {count}.")
+    if spec.get("only_annotated"):
+        count = sum(len(each["rows"]) for each in noted.get("groups", [noted]))
+        examples = len(spec.get("examples", [1]))
+        if count < spec["k"] * examples:
+            each = f"k = {spec['k']}" + (f" for each of {examples}" if examples > 1 else "")
+            said.append(f"Annotators changed fewer rows of the kind than {each}: B is of {count}.")
     return " ".join(said) or None
 
 

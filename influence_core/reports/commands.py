@@ -21,7 +21,7 @@ def correct_command(manifest: dict[str, Any], outcome: dict[str, Any], method: s
     assert isinstance(spec, CorrectionSpec | CorrectionSetSpec)
     given: dict[str, Any] = {"method": spec.method or method}
     if _stopped(spec, manifest, outcome):
-        given["steps"] = manifest["steps"]
+        given["steps"] = max(1, manifest["steps"])  # a spec has one at least
     spec = spec.model_copy(update=given)
     examples = spec.examples if isinstance(spec, CorrectionSetSpec) else (spec.example,)
     words = [*PROGRAM, "correct", spec.workspace, *(word for each in examples for word in ("--example", each))]
@@ -44,7 +44,9 @@ def replay_command(workspace: str, name: str) -> str:
 
 
 def _stopped(spec: CorrectionSpec | CorrectionSetSpec, manifest: dict[str, Any], outcome: dict[str, Any]) -> bool:
-    """Whether somebody ended it before its own stop rule did."""
+    """Whether somebody ended it before its own stop rules did."""
+    if any(f"{rule}_at_stop" in outcome for rule in ("retention", "validation_loss")):
+        return False
     flip: int | None = outcome.get("flip_step")
     done: int = manifest["steps"]
     return done < (spec.steps if flip is None else min(spec.steps, flip + spec.after_flip))

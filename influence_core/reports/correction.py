@@ -101,6 +101,7 @@ def _examples(correction: Correction) -> Iterator[Markup]:
         if (about := when.get(each.example)) is not None:
             flip = about["flip_step"]
             said += " · does not flip" if flip is None else f" · flips at step {flip}"
+            said += "" if about["flipped"] or flip is None else ", lost again"
         yield element("p", f"{each.split} row {each.example} · {said}", class_="quiet")
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from influence_core.artefacts import CODE_VERSION
 from influence_core.errors import UserError
-from influence_core.fingerprints import key_hash, tensors_fingerprint
+from influence_core.fingerprints import companions_fingerprint, key_hash, tensors_fingerprint
 from influence_core.home import read_json
 from influence_core.specs import DEFAULT_RATE, RetrainSpec
 from influence_core.training.recipes import Recipe
@@ -29,10 +29,12 @@ class Origin:
     def key(self, workspace: "Workspace", labels: list[int], seed: int) -> dict[str, Any]:
         """Return all that the weights depend on, for training labels [N] and a seed in place of the recipe's."""
         told = {"name", "data", "test", "evaluated", "keep_epochs", "base", "seed"}  # of no influence here, or below
-        weights = Path(self.start) / WEIGHTS
+        folder = Path(self.start)
+        weights = sorted(folder.glob("*.safetensors"))  # several where they are kept in parts
         return {
             "recipe": {name: value for name, value in self.recipe.as_json().items() if name not in told},
-            "start": tensors_fingerprint(weights) if weights.is_file() else self.start,
+            "start": [tensors_fingerprint(file) for file in weights] or self.start,
+            "companions": companions_fingerprint(folder) if folder.is_dir() else "",
             "goes_on": self.checkpoint,
             "seed": seed,
             "data": workspace.data_fingerprint,

@@ -12,30 +12,22 @@ from influence_core.events import Step
 from influence_core.runs.directory import RunDirectory
 from influence_core.specs import CorrectionSpec
 from influence_core.workspace import Workspace
-from pages.components import state
 from pages.components.correction_checks import desired_label
 from pages.components.correction_words import STRATEGIES, optimizer_words, share_words
 from pages.components.discarding import is_discarded
 from pages.components.errors import shown_errors
 from pages.components.run_reading import RunReading
-from pages.components.submitting import settle, submit_once
+from pages.components.submitting import submit_button
 
 
 def control_button(run: RunDirectory, spec: CorrectionSpec) -> None:
     """Offer to run the random control with the settings of a run that is none itself."""
     if spec.strategy == "random":
         return
-    place = f"control_{run.id}"
-    label = "Run the random control with the same settings"
-    if st.button(label, key=place, icon=":material/casino:", help="then compare the two runs below"):
-        with shown_errors():
-            with st.spinner("Handing it to the engine…"):
-                control = spec.model_copy(update={"strategy": "random"})
-                run_id = submit_once(place, control, f"correct {spec.example} (random)")
-            state.select(run=run_id)
-            st.rerun()
-    else:
-        settle(place)
+    label, tip = "Run the random control with the same settings", "then compare the two runs below"
+    control, what = spec.model_copy(update={"strategy": "random"}), f"correct {spec.example} (random)"
+    with shown_errors():
+        submit_button(label, f"control_{run.id}", control, what, icon=":material/casino:", tip=tip)
 
 
 def comparable(workspace: Workspace, run: RunDirectory, spec: CorrectionSpec, desired: str) -> dict[str, str]:

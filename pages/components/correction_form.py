@@ -40,7 +40,6 @@ def form(workspace: Workspace, checkpoint: Checkpoint, predicted: str, true: str
     with left:
         others = [name for name in workspace.label_names if name != predicted]
         if together:
-            st.session_state.setdefault(DESIRED, true)
             st.caption("Each row is to be predicted as its true label.")
         else:
             _choose_desired(others, true)

@@ -12,13 +12,12 @@ from pages.components.correction_charts import draw, show_changed
 from pages.components.correction_checks import desired_label
 from pages.components.correction_chosen import show_chosen
 from pages.components.correction_comparison import comparison, control_button
-from pages.components.correction_outcome import keep_or_discard, manifest_of, show_ending, show_outcome
+from pages.components.correction_outcome import again_button, keep_or_discard, manifest_of, show_ending, show_outcome
 from pages.components.correction_settings import fill
 from pages.components.correction_words import halves_words, optimizer_kind, settings_words
-from pages.components.errors import show_error, shown_errors
+from pages.components.errors import show_error
 from pages.components.guard import Context
 from pages.components.live_correction import live_correction, reading_of
-from pages.components.submitting import settle, submit_once
 
 
 def correction_run(context: Context, run: RunDirectory) -> None:
@@ -45,11 +44,7 @@ def correction_run(context: Context, run: RunDirectory) -> None:
     if found.state == "finished" and file.exists():
         show_outcome(workspace, spec, run, desired, read_json(file))
     else:
-        show_ending(found)
-        traceback = run.path / "traceback.txt"
-        if found.state == "failed" and traceback.exists():
-            with st.expander("For a bug report"):
-                st.code(traceback.read_text(encoding="utf-8"), language=None)
+        show_ending(run, found)
     manifest = manifest_of(run)
     if manifest is not None:
         if found.state != "finished":
@@ -87,16 +82,8 @@ def _about(context: Context, workspace: Workspace, spec: CorrectionSpec, desired
 
 
 def _next(run: RunDirectory, spec: CorrectionSpec, desired: str, kind: str) -> None:
-    place = f"again_{run.id}"
     with st.container(horizontal=True):
-        if st.button("Run again", key=place, icon=":material/replay:", help="the same settings, the same seed"):
-            with shown_errors():
-                with st.spinner("Handing it to the engine…"):
-                    run_id = submit_once(place, spec, run.record().what)
-                state.select(run=run_id)
-                st.rerun()
-        else:
-            settle(place)
+        again_button(run, spec)
         st.button(
             "Change the settings",
             key=f"change_{run.id}",

@@ -15,10 +15,11 @@ from pages.components import data, state
 from pages.components.contents import cell
 from pages.components.correction_form import form
 from pages.components.correction_set_words import GROUPS, settings_words
+from pages.components.correction_words import rows
 from pages.components.errors import show_error, shown_errors
 from pages.components.guard import Context
 from pages.components.offering import unavailable
-from pages.components.submitting import settle, submit_once
+from pages.components.submitting import submit_button
 from pages.components.text import plain
 
 START = "correct_set_start"
@@ -32,16 +33,15 @@ def new_set(context: Context) -> None:
     workspace = context.workspace
     examples = _known(workspace, state.chosen_set())
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.subheader(f"Correct {len(examples)} rows together", anchor=False, width="stretch")
+        st.subheader(f"Correct {rows(len(examples))} together", anchor=False, width="stretch")
         st.button("Choose others", key="set_close", icon=":material/close:", on_click=_close)
     if len(examples) < 2:
-        st.info("Two rows at least are needed: choose them on Mispredictions, or correct one by itself.")
-        st.page_link("pages/mispredictions.py", label="Mispredictions", query_params=state.url(set=None))
+        _too_few(examples)
         return
     table = _table(context, examples)
     examples = _chosen(examples)
     if len(examples) < 2:
-        st.info("Two rows at least are needed.")
+        _too_few(examples)
         return
     pairs = Counter((row["predicted"], row["true"]) for row in table if row["id"] in examples)
     predicted, true = pairs.most_common(1)[0][0]
@@ -61,6 +61,18 @@ def new_set(context: Context) -> None:
         _start(context, spec)
 
 
+def _too_few(examples: list[str]) -> None:
+    st.info("Two rows at least are needed: choose others on Mispredictions, or correct one by itself.")
+    for example in examples:
+        st.button(f"Correct {example} by itself", key="set_alone", on_click=_alone, args=(example,))
+    if st.button("Choose others on Mispredictions", key="set_others"):
+        state.go("mispredictions", **{state.SET: None})
+
+
+def _alone(example: str) -> None:
+    state.select(**{state.EXAMPLE: example, state.SET: None})
+
+
 def _known(workspace: Workspace, examples: list[str]) -> list[str]:
     places = workspace.places(examples)
     missing = [example for example in examples if example not in places]
@@ -77,10 +89,10 @@ def _table(context: Context, examples: list[str]) -> list[dict[str, Any]]:
     """Show the rows with their labels and predictions; returns them."""
     workspace, names = context.workspace, context.workspace.label_names
     content = workspace.dataset.modality
-    rows: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     for example in examples:
         found = data.prediction(workspace, example, context.checkpoint.name)
-        rows.append(
+        lines.append(
             {
                 "id": example,
                 content: cell(workspace, example),
@@ -90,15 +102,15 @@ def _table(context: Context, examples: list[str]) -> list[dict[str, Any]]:
         )
     images = content == "image"
     st.dataframe(
-        pd.DataFrame(rows),
+        pd.DataFrame(lines),
         hide_index=True,
-        height="content" if images and len(rows) <= FEW else "auto",
+        height="content" if images and len(lines) <= FEW else "auto",
         row_height=60 if images else None,
         column_config={"image": st.column_config.ImageColumn(width="small")},
         key="set_table",
         alt="The rows that are corrected together",
     )
-    return rows
+    return lines
 
 
 def _chosen(examples: list[str]) -> list[str]:
@@ -137,13 +149,8 @@ def _start(context: Context, spec: CorrectionSetSpec) -> None:
         icon=":material/science:",
     )
     words = estimate(context.workspace, spec).words
-    if st.button(f"Start ({plain(words)})", key=START, type="primary", icon=":material/play_arrow:"):
-        with st.spinner("Handing it to the engine…"):
-            run_id = submit_once(START, spec, f"correct {len(spec.examples)} together ({spec.strategy})")
-        state.select(run=run_id)
-        st.rerun()
-    else:
-        settle(START)
+    what = f"correct {len(spec.examples)} together ({spec.strategy})"
+    submit_button(f"Start ({plain(words)})", START, spec, what, icon=":material/play_arrow:", primary=True)
 
 
 def _close() -> None:

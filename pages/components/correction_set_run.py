@@ -13,14 +13,20 @@ from influence_core.specs import CorrectionSetSpec
 from influence_core.workspace import Workspace
 from pages.components import data, state
 from pages.components.correction_charts import show_changed
-from pages.components.correction_outcome import before_and_after, keep_or_discard, manifest_of, show_ending
+from pages.components.correction_checks import desired_label
+from pages.components.correction_outcome import (
+    again_button,
+    before_and_after,
+    keep_or_discard,
+    manifest_of,
+    show_ending,
+)
 from pages.components.correction_set import GROUP
 from pages.components.correction_set_words import outcome_words, settings_words, table_rows
 from pages.components.correction_settings import fill
 from pages.components.correction_words import halves_words, optimizer_kind
-from pages.components.errors import show_error, shown_errors
+from pages.components.errors import show_error
 from pages.components.live_correction import REFRESH, progress, reading_of
-from pages.components.submitting import settle, submit_once
 from pages.components.text import plain
 
 
@@ -31,7 +37,7 @@ def set_run(run: RunDirectory) -> None:
     try:
         workspace = data.workspace(spec.workspace)
         checkpoint = workspace.checkpoint(spec.checkpoint)
-        desired = {each: workspace.label_names[_desired(workspace, spec, each)] for each in spec.examples}
+        desired = {each: desired_label(workspace, spec.alone(each)) for each in spec.examples}
     except UserError as error:
         show_error(str(error))
         return
@@ -40,6 +46,13 @@ def set_run(run: RunDirectory) -> None:
         st.subheader(f"{len(spec.examples)} rows corrected together", anchor=False, width="stretch")
         st.button(
             "Change the settings", key=f"change_{run.id}", icon=":material/tune:", on_click=_change, args=(spec, kind)
+        )
+        if state.selected(state.EXAMPLE) is not None:
+            st.button("Correct the selected one", key="correct_selected", on_click=_close)
+    if spec.epsilons or spec.desired != "gold":
+        st.caption(
+            "Its groups' own weights, or a desired label other than the true one, were given on the command line: "
+            "Run again keeps them, the form that Change the settings opens does not have them."
         )
     with st.expander("Settings of this run"):
         st.text(settings_words(spec, checkpoint))
@@ -60,11 +73,7 @@ def set_run(run: RunDirectory) -> None:
         before_and_after(workspace, spec, run, outcome)
     else:
         outcome = {}
-        show_ending(found)
-        traceback = run.path / "traceback.txt"
-        if found.state == "failed" and traceback.exists():
-            with st.expander("For a bug report"):
-                st.code(traceback.read_text(encoding="utf-8"), language=None)
+        show_ending(run, found)
     manifest = manifest_of(run)
     if manifest is not None:
         if found.state != "finished":
@@ -72,15 +81,10 @@ def set_run(run: RunDirectory) -> None:
         keep_or_discard(workspace, run, manifest)
     if reading.set_steps:
         _draw(run, reading.set_steps, desired)
-        if outcome and (said := halves_words(outcome)):
+        if outcome and (said := halves_words(outcome, "any of the corrected ones")):
             st.caption(said)
         show_changed(workspace, spec, run, reading.set_steps[-1])
-    _again(run, spec)
-
-
-def _desired(workspace: Workspace, spec: CorrectionSetSpec, example: str) -> int:
-    """Return the class number that an example is to be predicted as."""
-    return workspace.truth(example) if spec.desired == "gold" else workspace.label_index(spec.desired)
+    again_button(run, spec)
 
 
 @st.fragment(run_every=REFRESH)
@@ -109,19 +113,11 @@ def _draw(run: RunDirectory, steps: list[SetStep], desired: dict[str, str]) -> N
             )
 
 
-def _again(run: RunDirectory, spec: CorrectionSetSpec) -> None:
-    place = f"again_{run.id}"
-    if st.button("Run again", key=place, icon=":material/replay:", help="the same settings, the same seed"):
-        with shown_errors():
-            with st.spinner("Handing it to the engine…"):
-                run_id = submit_once(place, spec, run.record().what)
-            state.select(run=run_id)
-            st.rerun()
-    else:
-        settle(place)
-
-
 def _change(spec: CorrectionSetSpec, kind: str) -> None:
     fill(spec, None, kind)
     st.session_state[GROUP] = spec.group_by
     state.select(**{state.SET: state.as_set(spec.examples), state.RUN: None})
+
+
+def _close() -> None:
+    state.select(**{state.RUN: None, state.SET: None})

@@ -18,6 +18,11 @@ GROUPS = {
 def share_words(spec: CorrectionSetSpec) -> str:
     """Say which share of a batch's weight all chosen rows carry together, and how it is split."""
     count = spec.k * len(spec.examples)
+    if spec.only_annotated and not spec.epsilons:
+        if spec.share is None and spec.epsilon is None:
+            return f"Each row counts as one row beside a batch of {spec.batch_size:,}, no up-sampling."
+        weight = spec.weight_of(count)
+        return f"The rows carry {percent(share_of(weight))} of the batch's weight together (Σ ε = {number(weight)})."
     weight = sum(spec.epsilons) if spec.epsilons else spec.weight_of(count)
     said = f"{spec.k:,} rows for each of {len(spec.examples)} carry {percent(share_of(weight))} of the batch's weight"
     if weight == 0:
@@ -35,7 +40,7 @@ def settings_words(spec: CorrectionSetSpec, checkpoint: Checkpoint) -> str:
         f"{rows_words(spec)}, for each of {len(spec.examples)} rows.",
         f"Groups: {GROUPS[spec.group_by]}.",
         share_words(spec),
-        f"{optimizer_words(spec, checkpoint)}; {stop_words(spec).replace('at the flip', 'when all have flipped')}.",
+        f"{optimizer_words(spec, checkpoint)}; {stop_words(spec, together=True)}.",
         modes_words(spec),
     ]
     return "\n".join(filter(None, said))

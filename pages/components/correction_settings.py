@@ -70,7 +70,7 @@ def options(kind: str, curves: bool) -> dict[str, Any]:
     """Return what the widgets say as options of `CorrectionSpec` (not checked here), of an optimizer of this kind."""
     return {
         "strategy": st.session_state[STRATEGY],
-        "desired": st.session_state[DESIRED],
+        "desired": st.session_state.get(DESIRED, "gold"),
         "k": st.session_state[K],
         "batch_size": st.session_state[BATCH],
         "share": _share(),

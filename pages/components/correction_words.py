@@ -48,15 +48,18 @@ def share_words(spec: CorrectionSpec) -> str:
     said = f"{rows(spec.k)} carry {percent(share)} of the batch's weight (ε = {number(spec.weight)})"
     if share == 0:
         return f"{said}: the control, both runs are the same."
+    if spec.only_annotated:
+        return f"The rows carry {percent(share)} of the batch's weight together (ε = {number(spec.weight)})."
     if abs(share - even) < 1e-9:
         return f"{said}: each counts as one row beside a batch of {spec.batch_size:,}, no up-sampling."
     times = spec.weight * spec.batch_size / spec.k
     return f"{said}: each counts as {number(times)} rows of a batch of {spec.batch_size:,}."
 
 
-def stop_words(spec: Correcting) -> str:
-    """Say when the run ends."""
-    when = "at the flip" if spec.after_flip == 0 else f"{steps(spec.after_flip)} after the flip"
+def stop_words(spec: Correcting, together: bool = False) -> str:
+    """Say when the run ends; of several rows ``together`` the flip is that of the last one."""
+    flip, after = ("when all have flipped", "all have flipped") if together else ("at the flip", "the flip")
+    when = flip if spec.after_flip == 0 else f"{steps(spec.after_flip)} after {after}"
     low = "" if spec.min_retention is None else f", or when retention is below {percent(spec.min_retention)}"
     if spec.max_validation_loss is not None:
         low += f", or when the validation loss is above {number(spec.max_validation_loss)}"
@@ -136,13 +139,13 @@ def _below(outcome: dict[str, Any], spec: CorrectionSpec) -> str:
     return ""
 
 
-def halves_words(outcome: dict[str, Any]) -> str | None:
+def halves_words(outcome: dict[str, Any], corrected: str = "the corrected one") -> str | None:
     """Say how much of the retention rows near to and far from the corrected one was kept; None where not read."""
     near, far = outcome.get("near_retention"), outcome.get("far_retention")
     if near is None or far is None:
         return None
     return (
-        f"Retention of the half of these rows most similar to the corrected one, by the model's features: "
+        f"Retention of the half of these rows most similar to {corrected}, by the model's features: "
         f"{percent(near)}; of the others: {percent(far)}."
     )
 

@@ -12,13 +12,12 @@ from influence_core.estimates import estimate
 from influence_core.settings import METHOD_NAMES, Method
 from influence_core.specs import Attributed, FadingSpec
 from influence_core.workspace import DEMOS, Checkpoint, Workspace
-from pages.components import state
 from pages.components.errors import shown_errors
 from pages.components.fading_words import sizes_words
 from pages.components.guard import Context
 from pages.components.offering import unavailable
 from pages.components.ranking_words import scope_words
-from pages.components.submitting import settle, submit_once
+from pages.components.submitting import submit_button
 from pages.components.text import plain
 
 START = "fading_start"
@@ -88,13 +87,9 @@ def new_measurement(context: Context) -> None:
                 "The presets' learning rates were chosen on the movie reviews. Here they may have to be changed: "
                 "raise the rate if the curve stays near 1, lower it if training diverges."
             )
-        if st.button(f"Start ({words})", key=START, type="primary", icon=":material/play_arrow:"):
-            with st.spinner("Handing it to the engine…"):
-                run_id = submit_once(START, spec, f"fading, {sizes_words(spec)}")
-            state.select(run=run_id)
-            st.rerun()
-        else:
-            settle(START)
+        submit_button(
+            f"Start ({words})", START, spec, f"fading, {sizes_words(spec)}", icon=":material/play_arrow:", primary=True
+        )
 
 
 def asked(context: Context, preset: Mapping[str, Any] | None = None) -> FadingSpec:

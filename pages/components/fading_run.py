@@ -14,7 +14,7 @@ from pages.components.fading_live import draw_events, live_fading, reading_of
 from pages.components.fading_view import draw, outcome_table
 from pages.components.fading_words import kept_words, settings_words
 from pages.components.running import show_ending
-from pages.components.submitting import settle, submit_once
+from pages.components.submitting import submit_button
 from pages.components.text import plain
 
 
@@ -78,13 +78,7 @@ def _go_on(run: RunDirectory, spec: FadingSpec, done: int) -> None:
 def _offer(place: str, label: str, spec: FadingSpec, what: str) -> None:
     with shown_errors():
         words = estimate(data.workspace(spec.workspace), spec).words
-        if st.button(f"{label} ({words})", key=place, type="primary", icon=":material/play_arrow:"):
-            with st.spinner("Handing it to the engine…"):
-                run_id = submit_once(place, spec, what)
-            state.select(run=run_id)
-            st.rerun()
-        else:
-            settle(place)
+        submit_button(f"{label} ({words})", place, spec, what, icon=":material/play_arrow:", primary=True)
 
 
 def _change(spec: FadingSpec, kind: str) -> None:

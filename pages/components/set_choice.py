@@ -11,7 +11,8 @@ MOST = 200  # as `CorrectionSetSpec` allows
 
 def set_choice(found: pd.DataFrame) -> None:
     """Offer to correct the first so many of the listed wrong rows together; nothing where there are not two."""
-    wrong = found[found["prediction"] != found["label"]]["id"].tolist()
+    truth = found["gold"] if "gold" in found else found["label"]  # what a correction aims at
+    wrong = found[found["prediction"] != truth]["id"].tolist()
     if len(wrong) < 2:
         return
     most = min(MOST, len(wrong))

@@ -68,7 +68,7 @@ def sync() -> None:
     asked = {name: st.query_params[name] for name in URL_KEYS if name in st.query_params}
     if WORKSPACE in asked and asked[WORKSPACE] != kept.get(WORKSPACE):
         kept.clear()  # a link into another workspace says all there is
-    if asked.get(EXAMPLE, kept.get(EXAMPLE)) != kept.get(EXAMPLE) and SET not in asked:
+    if EXAMPLE in asked and SET not in asked:  # an address of one example; inside the app both are in it
         kept.pop(SET, None)
     kept.update(asked)
     _write(kept)
@@ -95,9 +95,9 @@ def chosen_set() -> list[str]:
     """Return the test rows that are to be corrected together; empty if none, or if the address is garbled."""
     try:
         found = json.loads(selected(SET) or "[]")
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
-    return list(dict.fromkeys(map(str, found))) if isinstance(found, list) else []
+    return list(dict.fromkeys(each for each in found if isinstance(each, str))) if isinstance(found, list) else []
 
 
 def browse(ids: Sequence[str]) -> None:

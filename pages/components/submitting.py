@@ -1,6 +1,7 @@
 """Handing a run to the engine exactly once, however often its button is clicked."""
 
 import uuid
+from typing import Literal
 
 import streamlit as st
 
@@ -32,3 +33,17 @@ def settle(place: str) -> None:
     """The button is on screen and was not clicked: its next click means a new run."""
     tokens: dict[str, str] = st.session_state.setdefault(_TOKENS, {})
     tokens.pop(place, None)
+
+
+def submit_button(
+    label: str, place: str, spec: AnyRunSpec, what: str, *, icon: str, primary: bool = False, tip: str | None = None
+) -> None:
+    """Show a button that submits a run once and opens it; ``place`` is its key. Raises `UserError`."""
+    kind: Literal["primary", "secondary"] = "primary" if primary else "secondary"
+    if st.button(label, key=place, type=kind, icon=icon, help=tip):
+        with st.spinner("Handing it to the engine…"):
+            run_id = submit_once(place, spec, what)
+        state.select(run=run_id)
+        st.rerun()
+    else:
+        settle(place)

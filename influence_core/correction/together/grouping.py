@@ -60,6 +60,12 @@ def _names(together: Together, chosen: list[Chosen]) -> list[list[str]]:
 
 
 def _deciders(together: Together) -> dict[str, str]:
-    """Return who decided last on each training row, up to the cursor."""
-    events = LabelStore().history(together.workspace.data_fingerprint)
-    return {event.example: event.annotator for event in events if (event.seq or 0) <= together.labels.cursor}
+    """Return by training row who gave it the label that stands at the cursor, by a change or by confirming it."""
+    given: dict[str, dict[str, str]] = {}  # of each row: who gave which label last
+    standing: dict[str, str] = {}
+    for event in LabelStore().history(together.workspace.data_fingerprint):
+        if (event.seq or 0) <= together.labels.cursor:
+            standing[event.example] = event.new
+            if event.verdict in ("change", "confirm"):
+                given.setdefault(event.example, {})[event.new] = event.annotator
+    return {row: by[standing[row]] for row, by in given.items() if standing[row] in by}

@@ -20,7 +20,8 @@ class SetReader:
         self.together, self.opened = together, opened
         self.desired = np.array([member.desired for member in together.members])
         first = together.members[0]
-        self.retained = Retained(first, opened, start, together.retention_ids, together.near_ids)
+        retained = (together.retention_ids, together.near_ids)
+        self.retained = Retained(first, opened, start, *retained, together.spec.examples)
         self.batches = []
         for split in dict.fromkeys(member.split for member in together.members):
             places = [place for place, member in enumerate(together.members) if member.split == split]

@@ -70,13 +70,8 @@ def run(spec: CorrectionSetSpec, result: Path) -> Events:
     yield Result(value=outcome)
 
 
-def all_flipped(steps: list[SetStep]) -> int | None:
-    """Return the first step at which all examples are predicted as desired, or None."""
-    return next((step.step for step in steps if step.flipped == len(step.examples)), None)
-
-
 def _over(spec: CorrectionSetSpec, steps: list[SetStep]) -> bool:
-    flip, last = all_flipped(steps), steps[-1]
+    flip, last = SetStep.all_flipped(steps), steps[-1]
     return (flip is not None and last.step >= flip + spec.after_flip) or below(spec, last) or above(spec, last)
 
 
@@ -117,7 +112,7 @@ def outcome_of(together: Together, steps: list[SetStep]) -> dict[str, Any]:
     names, last, spec = together.workspace.label_names, steps[-1], together.spec
     desired = [names[member.desired] for member in together.members]
     flips = first_flips(steps, desired)
-    flip = all_flipped(steps)
+    flip = SetStep.all_flipped(steps)
     at = last if flip is None else next(step for step in steps if step.step == flip)
     return {
         "flipped": last.flipped,
