@@ -17,7 +17,7 @@ from influence_core.correction_costs import correction_study_cost, mislabelled_c
 from influence_core.rates import FORWARD, rate
 from influence_core.runs import registry
 from influence_core.settings import CheckpointsSettings
-from influence_core.sizes import scope_size, tensors_size, warm_kept
+from influence_core.sizes import fills, optimizer_kind, scope_size, tensors_size, warms
 from influence_core.specs import (
     RETENTION_ROWS,
     VALIDATION_ROWS,
@@ -40,7 +40,7 @@ from influence_core.specs import (
     TracinErrorSpec,
     TrajectorySpec,
 )
-from influence_core.study_costs import StudySpec, study_cost
+from influence_core.study_costs import StudySpec, outputs, study_cost
 
 if TYPE_CHECKING:
     from influence_core.workspace import Checkpoint, Workspace
@@ -194,18 +194,16 @@ def _indexing(workspace: "Workspace", spec: IndexSpec) -> Cost:
 
 def _correcting(workspace: "Workspace", spec: CorrectionSpec) -> Cost:
     split, _ = workspace.locate(spec.example)
-    recorded = workspace.checkpoint(spec.checkpoint).optimizer or {}
-    source = spec.optimizer_state or ("checkpoint" if "state" in recorded else "warm")
-    kind = recorded.get("kind", "adam") if spec.optimizer == "checkpoint" else spec.optimizer
-    warms = source == "warm" and kind == "adam" and not warm_kept(workspace, spec, spec.batch_size, spec.seed)
     # both trajectories train on the batch and pass the perturbation's rows; the retention rows are read
     trajectories = 2 + (TANGENT if spec.predict else 0)
     steps = Cost(
-        trained=(WARM_BATCHES * spec.batch_size if warms else 0)
+        trained=(WARM_BATCHES * spec.batch_size if warms(workspace, spec) else 0)
         + round(spec.steps * trajectories * (spec.batch_size + spec.k)),
         forward=spec.steps * (RETENTION_ROWS + 2 + (0 if spec.max_validation_loss is None else VALIDATION_ROWS)),
-        vectors=TANGENT_COPIES[kind] if spec.predict else 0,
+        vectors=TANGENT_COPIES[optimizer_kind(workspace, spec)] if spec.predict else 0,
     )
+    if fills(workspace, spec):
+        steps += outputs(workspace, spec)
     ranking = Cost() if spec.strategy == "random" else _ranking(workspace, ranking_spec(workspace, spec))
     return ranking + _predicting(workspace, split) + steps
 
@@ -242,9 +240,4 @@ def _forecasting(workspace: "Workspace", spec: ForecastSpec) -> Cost:
 
 
 def _warming(workspace: "Workspace", spec: TrajectorySpec) -> Cost:
-    recorded = workspace.checkpoint(spec.checkpoint).optimizer or {}
-    kind = recorded.get("kind", "adam") if spec.optimizer == "checkpoint" else spec.optimizer
-    carried = "state" in recorded and recorded.get("kind") == kind
-    source = spec.optimizer_state or ("checkpoint" if carried else "warm")
-    warms = source == "warm" and kind == "adam" and not warm_kept(workspace, spec, spec.batch_size, spec.seed)
-    return Cost(trained=WARM_BATCHES * spec.batch_size if warms else 0)
+    return Cost(trained=WARM_BATCHES * spec.batch_size if warms(workspace, spec) else 0)

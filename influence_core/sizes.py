@@ -1,4 +1,4 @@
-"""What estimates ask of a workspace without loading the model: a scope's size, and whether a warmed state is kept."""
+"""What can be told of a run without loading the model: a scope's size, and what is made and kept before it begins."""
 
 import json
 import struct
@@ -10,7 +10,7 @@ import numpy as np
 from influence_core.artefacts import base_key
 from influence_core.errors import UserError
 from influence_core.home import read_json, write_json
-from influence_core.specs import Scoped
+from influence_core.specs import WARM_BATCHES, Correcting, Scoped, TrajectorySpec
 
 if TYPE_CHECKING:
     from influence_core.workspace import Workspace
@@ -64,6 +64,30 @@ def warm_kept(workspace: "Workspace", spec: Scoped, batch_size: int, seed: int) 
         (path / "state.safetensors").exists() and key.get("batchnorm", "eval") == mode
         for path, key in workspace.artefacts.find("warm", **wanted)
     )
+
+
+def optimizer_kind(workspace: "Workspace", spec: TrajectorySpec | Correcting) -> str:
+    """Return which optimizer a run trains with: sgd or adam."""
+    recorded = workspace.checkpoint(spec.checkpoint).optimizer or {}
+    return str(recorded.get("kind", "adam")) if spec.optimizer == "checkpoint" else spec.optimizer
+
+
+def warms(workspace: "Workspace", spec: TrajectorySpec | Correcting) -> bool:
+    """Whether a run first warms its optimizer's state over `WARM_BATCHES` batches (`trajectory.start.start_state`)."""
+    recorded, kind = workspace.checkpoint(spec.checkpoint).optimizer or {}, optimizer_kind(workspace, spec)
+    carried = "state" in recorded and recorded.get("kind") == kind
+    source = spec.optimizer_state or ("checkpoint" if carried else "warm")
+    return source == "warm" and kind == "adam" and not warm_kept(workspace, spec, spec.batch_size, spec.seed)
+
+
+def fills(workspace: "Workspace", spec: Correcting) -> bool:
+    """Whether a correction first makes the frozen part's outputs of all training rows.
+
+    It does where its batches may come to half of the rows: two trajectories pass every batch, so that
+    it costs no more, and whatever comes after is faster.
+    """
+    batches = spec.steps + (WARM_BATCHES if warms(workspace, spec) else 0)
+    return 2 * batches * spec.batch_size >= len(workspace.train)
 
 
 def _key(workspace: "Workspace", checkpoint: str | None, scope: str) -> dict[str, str]:

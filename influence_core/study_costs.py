@@ -13,7 +13,15 @@ from influence_core.attribution.tracin_multi import TracInMulti
 from influence_core.home import read_json
 from influence_core.settings import CheckpointsSettings, IndexSettings, Method
 from influence_core.sizes import scope_size, tensors_size
-from influence_core.specs import DEFAULT_RATE, Attributed, DivergenceSpec, FadingSpec, TracinErrorSpec, TrajectorySpec
+from influence_core.specs import (
+    DEFAULT_RATE,
+    Attributed,
+    DivergenceSpec,
+    FadingSpec,
+    Scoped,
+    TracinErrorSpec,
+    TrajectorySpec,
+)
 
 if TYPE_CHECKING:
     from influence_core.workspace import Workspace
@@ -99,10 +107,15 @@ def _measuring(workspace: "Workspace", spec: StudySpec, repeats: int, passes: in
     """Return the cost of repeats, the frozen part's outputs included where no study or warming has made them."""
     if repeats == 0:
         return Cost()
-    key, share = base_key(workspace, spec.checkpoint, spec.scope), scope_share(workspace, spec.checkpoint, spec.scope)
-    known = any(workspace.artefacts.find(kind, **key) for kind in (*ARRAYS, "warm"))
-    outputs = 0 if known else round(len(workspace.train) * (1 - share))
-    return Cost(forward=repeats * passes + outputs, vectors=trajectories * copies(workspace, spec))
+    return outputs(workspace, spec) + Cost(forward=repeats * passes, vectors=trajectories * copies(workspace, spec))
+
+
+def outputs(workspace: "Workspace", spec: Scoped) -> Cost:
+    """Return what the frozen part's outputs of training rows cost; nothing where a study or a warming made them."""
+    key = base_key(workspace, spec.checkpoint, spec.scope)
+    if any(workspace.artefacts.find(kind, **key) for kind in (*ARRAYS, "warm")):
+        return Cost()
+    return Cost(forward=round(len(workspace.train) * (1 - scope_share(workspace, spec.checkpoint, spec.scope))))
 
 
 def _scoring(workspace: "Workspace", spec: FadingSpec, name: Method, repeats: int) -> Cost:

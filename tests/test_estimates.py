@@ -10,7 +10,7 @@ from influence_core.attribution.hif import SOLVER
 from influence_core.estimates import HESSIAN, START, TANGENT, WARM_BATCHES, Estimate, estimate, projecting
 from influence_core.estimates import TRAIN as TRAINED
 from influence_core.rates import FASTEST, FORWARD, PARAMETERS
-from influence_core.sizes import record_size, scope_size
+from influence_core.sizes import fills, record_size, scope_size
 from influence_core.specs import CorrectionSpec, ExplainSpec, IndexSpec, PredictSpec, RankSpec, SuspectsSpec
 
 
@@ -109,6 +109,18 @@ def test_predictions_cost_a_tangent_beside_the_two_trajectories_and_its_memory(w
     assert estimate(workspace, spec).bytes == 0
     assert estimate(workspace, asked).bytes == 8 * 4 * 6  # Adam: two sets of three, ∇l_B, Eq. 2's sum
     assert estimate(workspace, asked.model_copy(update={"optimizer": "sgd"})).bytes == 4 * 4 * 6
+
+
+def test_a_correction_makes_the_frozen_parts_outputs_where_its_batches_come_to_half_of_the_rows(workspace):
+    zeros = CorrectionSpec(workspace="tiny", example="test-3", k=4, batch_size=2, optimizer_state="zeros")
+    half = TRAIN // 4  # batches of two
+    assert fills(workspace, zeros.model_copy(update={"steps": half}))
+    assert not fills(workspace, zeros.model_copy(update={"steps": half - 1}))
+    assert fills(workspace, zeros.model_copy(update={"steps": 1, "optimizer_state": "warm"}))  # 200 rows of warming
+    assert not fills(workspace, zeros.model_copy(update={"steps": 1, "optimizer_state": "warm", "optimizer": "sgd"}))
+    key = {**base_key(workspace, None, None), "batch_size": 2, "seed": 0, "dropout": True}
+    (workspace.artefacts.make("warm", key) / "state.safetensors").touch()
+    assert not fills(workspace, zeros.model_copy(update={"steps": 1, "optimizer_state": "warm"}))  # it is kept
 
 
 def test_memory_is_said_where_it_matters():

@@ -17,7 +17,7 @@ from influence_core.events import Events, Result, SetStep, Step, through
 from influence_core.home import write_json
 from influence_core.models.prefix import open_scope
 from influence_core.runs.stopping import stop_requested
-from influence_core.sizes import record_size
+from influence_core.sizes import fills, record_size
 from influence_core.specs import Correcting, CorrectionSpec
 from influence_core.trajectory.lockstep import Lockstep, lockstep
 from influence_core.trajectory.start import optimizer_of
@@ -33,7 +33,8 @@ def run(spec: CorrectionSpec, result: Path) -> Events:
     setting = yield from through(prepare(spec, result), Setting)
     chosen = yield from through(choose(setting, result), Chosen)
     workspace = setting.workspace
-    opened = open_scope(workspace, spec.checkpoint, spec.scope, only_kept=True)  # after the ranking, which may keep it
+    few = not fills(workspace, spec)
+    opened = open_scope(workspace, spec.checkpoint, spec.scope, only_kept=few)  # after the ranking, which may keep it
     optimizer = optimizer_of(workspace.checkpoint(spec.checkpoint), spec.optimizer, spec.learning_rate)
     group = Group(chosen.numbers, chosen.labels, spec.weight_of(len(chosen.numbers)))
     cursor = setting.labels.cursor

@@ -18,7 +18,7 @@ from influence_core.events import Events, Result, SetStep, through
 from influence_core.home import write_json
 from influence_core.models.prefix import open_scope
 from influence_core.runs.stopping import stop_requested
-from influence_core.sizes import record_size
+from influence_core.sizes import fills, record_size
 from influence_core.specs import CorrectionSetSpec
 from influence_core.trajectory.lockstep import Lockstep, lockstep
 from influence_core.trajectory.start import optimizer_of
@@ -34,7 +34,8 @@ def run(spec: CorrectionSetSpec, result: Path) -> Events:
     chosen: list[Chosen] = yield from through(choose_all(together, result), list)
     groups = grouped(together, chosen)
     workspace = together.workspace
-    opened = open_scope(workspace, spec.checkpoint, spec.scope, only_kept=True)  # after the rankings, which may keep it
+    few = not fills(workspace, spec)
+    opened = open_scope(workspace, spec.checkpoint, spec.scope, only_kept=few)  # after the rankings, which may keep it
     optimizer = optimizer_of(workspace.checkpoint(spec.checkpoint), spec.optimizer, spec.learning_rate)
     asked = [each.group for each in groups]
     cursor = together.labels.cursor

@@ -1,0 +1,121 @@
+"""From the click on a correction's Start to the first point on its chart, in Chromium, the worker warm.
+
+Beside it, in the same run: when the run's address is there, when the worker has written the point, and the correction's
+own step. The demo with its shipped index, the form's settings as they stand.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.timing import Measurement, Target, measurement
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+
+REPEATS, BEYOND = 5, 1.0  # corrections; seconds
+LOOK = 0.01  # seconds between two looks at what the worker has written
+SHOWN = """() => [...document.querySelectorAll('[class*="st-key-correct_chart_probability"] .js-plotly-plot')].some(
+    plot => (plot.data || []).some(trace => trace.x && trace.x.length))"""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one correction, from the click but for the last."""
+
+    address: float  # the page has the run's address
+    written: float  # the worker has written the point of step 0
+    shown: float  # the chart shows it
+    step: float  # from the point of step 0 to that of step 1
+
+
+def run(repeats: int = REPEATS) -> list[Measurement]:
+    """Correct so many of the demo's mispredictions one after another in one browser; the ratio is to a step."""
+    from browser import chromium, open_page, served
+    from homes import living_in
+
+    from influence_core.runs import client
+    from influence_core.specs import CorrectionSpec
+    from influence_core.workspace import Workspace
+
+    with tempfile.TemporaryDirectory() as folder, living_in(Path(folder) / "home") as home:
+        prepare = [sys.executable, "-m", "influence_core", "demo", "prepare", "movie-reviews"]
+        subprocess.run(prepare, check=True, capture_output=True)
+        workspace = Workspace.open(Workspace.names()[0])
+        first, *others = workspace.mispredictions()["id"].iloc[: repeats + 1]
+        with served(home) as app, chromium() as browser:
+            watch = Watch(home / "runs")
+            warm = client.submit(CorrectionSpec(workspace=workspace.name, example=first), what="warms the worker")
+            watch.points()
+            _cancel(warm)
+            page = open_page(browser)
+            found = [_click(page, app.url, home, example) for example in others]
+    steps = [each.step for each in found]
+    beyond = [each.shown - each.step for each in found]
+    return [
+        measurement("a correction step", steps, steps, note="the demo, the form's settings, the worker warm"),
+        measurement("click → the run's address", [each.address for each in found], steps),
+        measurement("click → the first point, written", [each.written for each in found], steps),
+        measurement("click → the first point, on the chart", [each.shown for each in found], steps),
+        measurement("… beyond the step itself", beyond, steps, target=Target(BEYOND, of="seconds")),
+    ]
+
+
+def _click(page: "Page", url: str, home: Path, example: str) -> Times:
+    """Start the correction of an example, wait for its first two points, and cancel it."""
+    from browser import press, query, settled
+
+    page.goto(f"{url}/correct?example={example}")
+    page.locator("[class*='st-key-correct_start'] button").wait_for()
+    settled(page)
+    watch = Watch(home / "runs")
+    clicked = time.perf_counter()
+    press(page, "correct_start")
+    page.wait_for_url(re.compile("run="))
+    address = time.perf_counter() - clicked
+    page.wait_for_function(SHOWN, polling="raf")
+    shown = time.perf_counter() - clicked
+    points = watch.points()
+    _cancel(str(query(page, "run")))
+    return Times(address, points[0] - clicked, shown, points[1] - points[0])
+
+
+def _cancel(run_id: str) -> None:
+    """End a run, whose comparison on the whole test set would only make the next one wait."""
+    from influence_core.runs import client
+    from influence_core.runs.directory import RunDirectory
+
+    client.cancel(run_id)
+    assert RunDirectory.open(run_id).wait(60).is_over
+
+
+class Watch:
+    """Notes in a thread when the next new run writes its first two points."""
+
+    def __init__(self, runs: Path) -> None:
+        self._runs, self._old = runs, {each.parent.name for each in runs.glob("*/events.jsonl")}
+        self._points: list[float] = []
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def points(self) -> list[float]:
+        """Wait for both; values of `time.perf_counter`."""
+        self._thread.join(900)
+        assert len(self._points) >= 2, f"{len(self._points)} points in fifteen minutes"
+        return self._points
+
+    def _look(self) -> None:
+        while len(self._points) < 2:
+            for file in self._runs.glob("[!.]*/events.jsonl"):
+                if file.parent.name not in self._old:
+                    written = file.read_bytes().count(b'"type": "step"')
+                    self._points += [time.perf_counter()] * (min(written, 2) - len(self._points))
+            time.sleep(LOOK)
