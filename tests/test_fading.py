@@ -16,6 +16,7 @@ from influence_core.events import Fading, Progress, Result, through
 from influence_core.runs import registry
 from influence_core.runs.stopping import request_stop
 from influence_core.specs import FadingSpec, parse_spec
+from influence_core.studies import following
 from influence_core.studies.readings import distances, losses
 from influence_core.studies.scoring import _by_table, asked, score
 from influence_core.studies.setting import Setting, draw, open_setting, setting_key
@@ -58,6 +59,19 @@ def test_the_first_step_of_plain_sgd_is_what_tracin_says(opened, tmp_path):
     assert missing[-1] <= 1e-4
     assert missing[-2] > missing[-1]
     assert missing == sorted(missing, reverse=True)
+
+
+def test_only_the_first_repeat_tries_both_ways_of_following(opened, tmp_path, monkeypatch):
+    asked = []
+
+    def spy(*given):
+        asked.append(given[-1])
+        return rollout(*given)
+
+    monkeypatch.setattr(following, "rollout", spy)
+    value(opened, tmp_path, **EXACT | {"repeats": 3, "seed": 17})
+    assert asked[0] == "auto"
+    assert asked[1:] in ([way] * 2 for way in ("sequential", "vmap"))
 
 
 def test_with_the_gradient_at_the_first_step_only_epsilon_is_left():

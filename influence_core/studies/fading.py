@@ -26,7 +26,7 @@ from influence_core.studies.setting import Drawn, Setting, draw, open_setting, o
 from influence_core.studies.statistics import TRUST, VERDICT_REPEATS, agreement, band, pooled
 from influence_core.studies.statistics import fading as fading_of
 from influence_core.trajectory.optimizers import OptimizerSpec
-from influence_core.trajectory.trajectories import alike
+from influence_core.trajectory.trajectories import How, alike
 from influence_core.workspace import Workspace
 
 KIND = "fading"
@@ -56,6 +56,7 @@ class Study:
     budget: Budget
     done: list[Measured] = field(default_factory=list)
     setting: Setting | None = None  # opened by the first repeat that is not kept
+    how: How = "auto"  # then the way that the first repeat found faster
 
     def repeat(self, number: int) -> Generator[Progress | Fading, None, Measured | None]:
         """Score and measure one repeat, or take what is kept of it; None where a stop was asked for on the way."""
@@ -126,11 +127,12 @@ class Study:
         perturbations, weights = [*rows, rows[0]], [[spec.epsilon]] * len(rows) + [[0.0]]
         epsilons = torch.tensor(weights, dtype=setting.dtype, device=setting.device)
         phase = f"repeat {len(self.done)} of {spec.repeats}: {len(rows) + 2} trajectories"
-        for read in followed(setting, perturbations, epsilons, test, spec.steps):
+        for read in followed(setting, perturbations, epsilons, test, spec.steps, self.how):
             found.shifts[read.t], found.noise[read.t] = read.shifts[:-1], read.shifts[-1]
             found.divergence[read.t] = read.distances[:-1]
             about["way"] = read.way
             if read.t > 0:
+                self.how = read.way
                 yield self._event(found, read.t)
             yield Progress(phase=phase, done=read.t, total=spec.steps, unit="steps")
             if read.t < spec.steps and stop_requested(self.result):

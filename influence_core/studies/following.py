@@ -13,10 +13,11 @@ from influence_core.models.classifier import Batch
 from influence_core.studies.readings import distances, losses
 from influence_core.studies.setting import Setting
 from influence_core.trajectory.perturbation import Perturbation
+from influence_core.trajectory.stacks import Way
 from influence_core.trajectory.step import TrainingStep
 from influence_core.trajectory.streams import derive
 from influence_core.trajectory.tangent import loss_tangents, tangent
-from influence_core.trajectory.trajectories import rollout
+from influence_core.trajectory.trajectories import How, rollout
 
 
 @dataclass(frozen=True)
@@ -24,20 +25,26 @@ class Reading:
     """What was read of M trajectories after t steps."""
 
     t: int
-    way: str  # how the step was made: sequential, vmap
+    way: Way  # how the step was made: sequential, vmap
     shifts: np.ndarray  # [M, Z] δ(z, t) = l_z(θ_ε,t) − l_z(θ_0,t)
     distances: np.ndarray  # [M] ‖θ_ε,t − θ_0,t‖
 
 
 def followed(
-    setting: Setting, perturbations: Sequence[Perturbation], epsilons: Tensor, test: Batch, steps: int
+    setting: Setting,
+    perturbations: Sequence[Perturbation],
+    epsilons: Tensor,
+    test: Batch,
+    steps: int,
+    how: How = "auto",
 ) -> Iterator[Reading]:
     """Train on L and on each L + ε_m l_m side by side, reading the test rows' losses (paper, Sec. 5.2).
 
-    Yields ``steps`` + 1 readings, from t = 0; raises `RunFailedError` where a loss is not finite.
+    Yields ``steps`` + 1 readings, from t = 0; raises `RunFailedError` where a loss is not finite. ``how`` is
+    `rollout`'s: a study gives later repeats the way that its first one found faster.
     """
     classifier = setting.opened.classifier
-    for moment in rollout(setting.step, setting.parameters, setting.state, perturbations, epsilons, steps):
+    for moment in rollout(setting.step, setting.parameters, setting.state, perturbations, epsilons, steps, how):
         base = losses(classifier, test, moment.base_parameters)
         read = np.stack([losses(classifier, test, moment.parameters(m)) for m in range(moment.count)]) - base
         _check_finite(setting, moment.t, read)

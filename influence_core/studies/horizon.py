@@ -27,6 +27,7 @@ from influence_core.workspace import Workspace, now
 
 if TYPE_CHECKING:
     from influence_core.studies.setting import Setting
+    from influence_core.trajectory.trajectories import How
 
 KIND = "horizon"
 
@@ -194,6 +195,7 @@ class Study:
     budget: Budget
     done: list[Measured] = field(default_factory=list)
     setting: "Setting | None" = None  # opened by the first repeat that is not kept
+    how: "How" = "auto"  # then the way that the first repeat found faster
 
     def repeat(self, number: int) -> Generator[Progress | Fading, None, bool]:
         """Take what is kept of a repeat, or measure it; returns whether it is done."""
@@ -231,9 +233,10 @@ class Study:
         found = Measured(chosen, circumstances(setting), np.zeros((size, len(rows))), np.zeros(size))
         self.done.append(found)
         phase = f"following {len(rows)} training rows" + ("" if spec.repeats == 1 else f", repeat {len(self.done)}")
-        for item in followed(setting, rows, epsilons, test, spec.steps):
+        for item in followed(setting, rows, epsilons, test, spec.steps, self.how):
             found.shifts[item.t], found.divergence[item.t] = item.shifts[:, 0], item.distances.mean()
             if item.t > 0:
+                self.how = item.way
                 yield self._event(found, item.t)
             yield Progress(phase=phase, done=item.t, total=spec.steps, unit="steps")
             if item.t < spec.steps and stop_requested(self.result):
