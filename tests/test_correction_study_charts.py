@@ -47,6 +47,15 @@ def named(figure, name):
     return found
 
 
+def test_the_axis_names_the_shares_that_were_studied_and_no_others():
+    figure = correction_success(CELLS)
+    assert list(figure.layout.xaxis.tickvals) == [0.27, 0.52]
+    assert list(figure.layout.xaxis.ticktext) == ["27 %", "52 %"]
+    one = correction_success([row for row in CELLS if row["share"] == 0.27]).layout.xaxis
+    assert list(one.tickvals) == [0.27]
+    assert one.range[0] < 0.2 < 0.3 < one.range[1]  # the lines' points, apart by less, are in the middle
+
+
 def test_each_strategy_is_a_line_with_its_intervals():
     figure = correction_success(CELLS)
     line = named(figure, "proponents (+)")

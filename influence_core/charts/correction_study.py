@@ -27,6 +27,7 @@ LINES = {
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x")  # of methods and orders
 ORDERS = {"cosine": "by cosine", "score": "by dot product"}
 APART = 0.006  # between the lines' points of one share, so that intervals do not hide each other
+AROUND = 0.1  # a single share, so that its lines stand together in the middle
 _NOTHING = "No correction has been made yet: the chart fills in as the study goes on"
 
 
@@ -105,7 +106,10 @@ def _drawn(
     title = _title(groups, field, short, written, several=len(ranked) > 1)
     alt = f"Line chart of {y} against the share of the batch, with 95 % intervals: {title}."
     theme.styled(figure, title, alt, x="share of the batch that B carries", y=y, revision=revision)
-    figure.update_xaxes(tickformat=".0%")
+    shares = sorted({row["share"] for rows in groups.values() for row in rows})
+    figure.update_xaxes(tickvals=shares, ticktext=[theme.percent(share) for share in shares])  # none but those studied
+    if len(shares) == 1:
+        figure.update_xaxes(range=[shares[0] - AROUND, shares[0] + AROUND])
     figure.update_layout(height=420)
     return figure
 
