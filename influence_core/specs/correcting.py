@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from influence_core.specs.base import Attributed, Order, Strategy
 
+MOST_TOGETHER = 200  # examples of one run
+
 
 def _unsaid(value: float | None) -> bool:
     return value is None
@@ -88,7 +90,7 @@ class CorrectionSetSpec(Correcting):
     """
 
     kind: Literal["correct-set"] = "correct-set"
-    examples: Annotated[tuple[str, ...], Field(min_length=2, max_length=200)]
+    examples: Annotated[tuple[str, ...], Field(min_length=2, max_length=MOST_TOGETHER)]
     group_by: Literal["example", "all", "cell", "annotator"] = "example"
     epsilons: tuple[Annotated[float, Field(ge=0, le=1e6)], ...] = ()
 
