@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from workspaces import tiny_workspace
 
+from influence_core.cli import main
 from influence_core.correction.replay import replay
 from influence_core.errors import UserError
 from influence_core.events import Result
@@ -110,14 +111,20 @@ def test_without_weights_each_group_has_its_share_of_the_rows(opened, wrong, cho
     )
 
 
-def test_what_is_kept_replays_and_is_reported_without_the_table(opened, wrong, file, tmp_path):
+def test_what_is_kept_repeats_without_the_file_and_replays_without_the_table(opened, wrong, file, tmp_path):
     given = keep_groups(opened, file)
     outcome, manifest = corrected(opened, wrong[:2], tmp_path / "run", group_by="given", groups=given.key)
+    file.unlink()
     opened.keep(tmp_path / "run", "by-source")
     command = shlex.split(correct_command(manifest, outcome, None, None))
     assert command[command.index("--group-by") + 1] == "given"
     assert command[command.index("--groups") + 1] == given.key
-    file.unlink()
+    command = command[command.index("correct") :]  # as the shell would run it
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--keep", "again"])
+    assert ended.value.code == 0
+    again, kept = (opened.checkpoint(name).notes["correction"]["groups"] for name in ("again", "by-source"))
+    assert again == kept
     shutil.rmtree(opened.artefacts.folder / "groups")
     found = [event for event in replay(opened, "by-source") if isinstance(event, Replayed)][-1]
     assert found.same, found.differing
@@ -222,3 +229,41 @@ def test_too_many_groups_other_endings_and_columns_are_refused(small, tmp_path):
         keep_groups(small, tmp_path / "g.csv", "domain")
     with pytest.raises(UserError, match=r"^none\.csv cannot be read"):
         keep_groups(small, tmp_path / "none.csv")
+
+
+def test_the_command_line_takes_a_file(opened, wrong, chosen, file, capsys):
+    asked = ["correct", opened.name, "--example", wrong[0], "--example", wrong[1], "--method", "tracin", "--k", "4"]
+    asked += ["--optimizer", "sgd", "--steps", "1", "--json", "--group-column", "source", "--groups", str(file)]
+    with pytest.raises(SystemExit) as ended:
+        main([*asked, *(word for each in ("0.2", "0.3", "0.4") for word in ("--group-epsilon", each)), "--keep", "cli"])
+    assert ended.value.code == 0
+    manifest = opened.checkpoint("cli").notes["correction"]
+    assert manifest["spec"]["group_by"] == "given"
+    assert {each["name"]: each["rows"] for each in manifest["groups"]} == by_hand(chosen, file)
+    assert [each["epsilon"] for each in manifest["groups"]] == [0.2, 0.3, 0.4]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main([*asked, "--group-epsilon", "0.2"])
+    assert ended.value.code == 2
+    assert f"1 epsilons for 3 groups (web, books, {UNNAMED}): give one a group" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--group-by", "given"], "--group-by given needs the groups: give --groups FILE"),
+        (["--group-column", "source"], "--group-column source needs the groups"),
+        (["--groups", "none.csv", "--group-by", "cell"], "--groups none.csv gives the groups, --group-by cell others"),
+        (["--groups", "none.csv"], "none.csv cannot be read (No such file or directory)"),
+        (["--groups", "0" * 16], f"keeps no groups of the key '{'0' * 16}'"),
+        (["--groups", "0" * 16, "--group-column", "source"], "leave it out"),
+    ],
+)
+def test_options_that_give_no_groups_are_refused(small, capsys, options, message):
+    with pytest.raises(SystemExit) as ended:
+        main(["correct", small.name, "--example", "test-0", "--example", "test-3", *options])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["correct", small.name, "--example", "test-0", *options])
+    assert "give --example more than once" in capsys.readouterr().err
