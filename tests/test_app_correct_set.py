@@ -13,6 +13,7 @@ from influence_core.runs.directory import RunDirectory
 from influence_core.specs import CorrectionSetSpec
 from pages.components import correction_set, filters, set_choice
 from pages.components import correction_settings as form
+from pages.components.correction_set_groups import GROUP
 from pages.components.correction_set_words import outcome_words, settings_words, share_words, table_rows
 
 WRONG = ["test-0", "test-3", "test-6", "test-9", "test-12", "test-15", "test-18", "test-21"]  # most confident first
@@ -120,7 +121,7 @@ def test_start_submits_the_set_with_the_forms_settings(workspace, submitted):
     examples = [each for each in WRONG if workspace.truth(each) == 1][:3]
     app = opened(set=json.dumps(examples))
     app.number_input(key=form.K).set_value(4).run()
-    app.selectbox(key=correction_set.GROUP).set_value("all").run()
+    app.selectbox(key=GROUP).set_value("all").run()
     assert not app.exception
     app.button(key=correction_set.START).click().run()
     (run_id,) = submitted

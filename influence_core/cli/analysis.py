@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from influence_core.cli.correction_set import correct_together
+from influence_core.cli.correction_set import correct_together, grouped_by
 from influence_core.cli.output import Checkpoint, Json, Name, Scope, emit, follow, given, number, pairs, run_here
 from influence_core.cli.settings import Method, SetOptions, settings_of
 from influence_core.errors import UserError
@@ -104,8 +104,18 @@ def correct(
         bool, typer.Option("--predict", help="also what influence predicts of each step (Eq. 6, and TracIn's Eq. 2)")
     ] = False,
     group_by: Annotated[
-        str | None, typer.Option(help="of several: a group of rows per example (default), all, cell or annotator")
+        str | None,
+        typer.Option(help="of several, whose rows are a group: example (default), all, cell, annotator or given"),
     ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="of several: a .csv, .tsv, .jsonl or .parquet table with the columns id and group, source or slice "
+            "of training rows, which makes the groups; or the key of one that is kept (implies --group-by given)",
+        ),
+    ] = None,
+    group_column: Annotated[str | None, typer.Option(help="the column of --groups with the group")] = None,
     group_epsilon: Annotated[list[float] | None, typer.Option(help="of several: ε of each group, in order")] = None,
     keep: Annotated[str | None, typer.Option(help="keep the result as a checkpoint of this name")] = None,
     json: Json = False,
@@ -140,11 +150,12 @@ def correct(
         predict=predict,
     )
     if len(example) > 1:
-        groups = given(group_by=group_by, epsilons=tuple(group_epsilon) if group_epsilon else None)
-        correct_together(found, {**options, **groups, "examples": example}, keep, json)
+        options |= given(epsilons=tuple(group_epsilon) if group_epsilon else None)
+        options |= grouped_by(found, group_by, groups, group_column)
+        correct_together(found, {**options, "examples": example}, keep, json)
         return
-    if group_by is not None or group_epsilon:
-        raise UserError("--group-by and --group-epsilon are for several examples: give --example more than once")
+    if group_by is not None or group_epsilon or groups is not None or group_column is not None:
+        raise UserError("--group-by, --groups and --group-… are for several examples: give --example more than once")
     spec = found.spec(CorrectionSpec, {**options, "example": example[0]})
     if keep is not None:
         found.checkpoint_folder(keep)  # refuses the name before anything slow

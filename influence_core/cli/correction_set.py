@@ -1,22 +1,48 @@
 """The part of ``correct`` that corrects several mispredictions together."""
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from influence_core.cli.output import emit, follow, number, table
+from influence_core.cli.output import emit, follow, given, number, table
+from influence_core.errors import UserError
 from influence_core.events import Result, SetStep
+from influence_core.groups import keep_groups, kept_groups
 from influence_core.reports.cautions import caution, compared
 from influence_core.runs import registry
-from influence_core.specs import CorrectionSetSpec
+from influence_core.specs import GROUPS_KEY, CorrectionSetSpec
 from influence_core.workspace import Workspace
 
 FIELDS = ("step", "flipped", "retention", "divergence", "integrated_lr", "changed")
 UNSAID = ("near_retention", "far_retention", "validation_loss")  # there where they are read
 ENDING = ("flipped", "of", "flip_step", "steps", "examples", "retention", "checkpoint")
 STOPS = ("retention_at_stop", "validation_loss_at_stop")
+
+
+def grouped_by(workspace: Workspace, by: str | None, groups: str | None, column: str | None) -> dict[str, Any]:
+    """Return what makes the groups as options of `CorrectionSetSpec`; a file of groups is checked and kept.
+
+    ``groups`` is a file, or the key of kept groups, which a command that repeats a correction has. Raises
+    `UserError` for options that do not go together, and what `keep_groups` and `kept_groups` raise.
+    """
+    if groups is None:
+        if by == "given" or column is not None:
+            what = "--group-by given" if by == "given" else f"--group-column {column}"
+            raise UserError(f"{what} needs the groups: give --groups FILE, a table with the columns id and source")
+        return given(group_by=by)
+    if by not in (None, "given"):
+        raise UserError(f"--groups {groups} gives the groups, --group-by {by} others: leave one of them out")
+    path = Path(groups)
+    if not path.exists() and re.fullmatch(GROUPS_KEY, groups):
+        if column is not None:
+            raise UserError(f"--group-column {column}: the kept groups {groups} have their column, leave it out")
+        kept = kept_groups(workspace, groups)
+    else:
+        kept = keep_groups(workspace, path, column)
+    return {"group_by": "given", "groups": kept.key}
 
 
 def correct_together(workspace: Workspace, options: dict[str, Any], keep: str | None, json: bool) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from influence_core.checkpoints.recorded import CHECKPOINT
 from influence_core.checkpoints.sources import FILE_TYPES
-from influence_core.data.finding import READERS, SPLIT_FILE, SPLIT_NAMES
+from influence_core.data.finding import SPLIT_FILE, SPLIT_NAMES
 from influence_core.data.hub import looks_like_hub_name
 from influence_core.data.hugging_face import SAVED
 from influence_core.data.idx import IMAGES
 from influence_core.data.image_folder import files, folders, has_image_ending
+from influence_core.data.readers import READERS
 from influence_core.errors import UserError
 from influence_core.specs import Sources
 

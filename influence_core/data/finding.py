@@ -1,27 +1,18 @@
 """From the words of a request to its sources: what is data, and which of its splits is which."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from influence_core.data import hub, idx, image_folder
-from influence_core.data.columnar import Parquet
 from influence_core.data.dataset import SPLITS
-from influence_core.data.delimited import Delimited
 from influence_core.data.hugging_face import SAVED, open_saved
 from influence_core.data.joined import Joined
-from influence_core.data.json_lines import JsonLines
+from influence_core.data.readers import READERS
 from influence_core.data.source import SHOWN, Source
 from influence_core.errors import UserError
 from influence_core.specs import Sources, Split
 
-READERS: dict[str, Callable[[Path], Source]] = {
-    ".csv": lambda path: Delimited(path, ","),
-    ".tsv": lambda path: Delimited(path, "\t"),
-    ".jsonl": JsonLines,
-    ".parquet": Parquet,
-}
 USUAL: dict[Split, tuple[str, ...]] = {  # what splits are called, in any case
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),

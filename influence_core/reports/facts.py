@@ -154,6 +154,8 @@ class Correction:
         if "groups" in about:
             groups = (f"{each['name']} (ε = {number(each['epsilon'])})" for each in about["groups"])
             yield "groups", f"{len(about['groups'])}: {', '.join(groups)}"
+        if (given := about.get("given")) is not None:
+            yield "groups given by", f"column {given['column']} of {given['file']}"
         if (method := self.method) is not None:
             named = ", ".join(f"{name} {value}" for name, value in spec.settings.items())
             yield "ranked by", f"{METHOD_NAMES[method]}{f' ({named})' if named else ''}, order {spec.by}"

@@ -24,7 +24,7 @@ from influence_core.specs.base import (
     Split,
     Strategy,
 )
-from influence_core.specs.correcting import Correcting, CorrectionSetSpec, CorrectionSpec
+from influence_core.specs.correcting import GROUPS_KEY, MOST_TOGETHER, Correcting, CorrectionSetSpec, CorrectionSpec
 from influence_core.specs.correction_studies import HIGHEST_SHARE, CorrectionStudySpec, MislabelledSpec, RetrainSpec
 from influence_core.specs.opening import CheckSpec, OpenSpec, Sources
 from influence_core.specs.rankings import ExplainSpec, IndexSpec, PredictSpec, RankSpec, Solved, SuspectsSpec
@@ -43,8 +43,10 @@ __all__ = [
     "DEFAULT_HESSIAN_ROWS",
     "DEFAULT_RATE",
     "DEFAULT_SCOPE",
+    "GROUPS_KEY",
     "HIGHEST_SHARE",
     "KINDS",
+    "MOST_TOGETHER",
     "RETENTION_ROWS",
     "VALIDATION_ROWS",
     "WARM_BATCHES",

@@ -1,19 +1,29 @@
 """The spec of a correction."""
 
 import operator
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from influence_core.specs.base import Attributed, Order, Strategy
 
+MOST_TOGETHER = 200  # examples of one run
+GROUPS_KEY = r"[0-9a-f]{16}"  # what names a kept table of groups
 
-def _unsaid(value: float | None) -> bool:
+
+def _unsaid(value: float | str | None) -> bool:
     return value is None
 
 
 def _in_eval(value: str) -> bool:
     return value == "eval"
+
+
+def _kept(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(GROUPS_KEY, value):
+        raise ValueError(f"groups {value[:40]!r} is no key of kept groups: give the key that keep_groups returned")
+    return value
 
 
 class Correcting(Attributed):
@@ -81,15 +91,18 @@ class CorrectionSetSpec(Correcting):
     """Correct several mispredictions together: one perturbation with a group of rows for each (Q > 1).
 
     The strategy picks k rows for each example. ``group_by`` says what a group l_{B_q} is: the rows of one
-    example, of all, of one confusion cell (prediction and desired label), or of one annotator. The groups'
-    weights sum to ``epsilon``, or to s / (1 − s) of ``share``, in proportion to their rows, unless ``epsilons``
-    gives each its own; without any, every row counts as one of the batch. The run ends when all have
-    flipped (``after_flip`` steps later), or by the other rules of a correction.
+    example, of all, of one confusion cell (prediction and desired label), of one annotator, or ``given``: of
+    what a table says of each training row, such as a slice or the source of a data mixture; ``groups`` is its
+    key (`influence_core.groups`). The groups' weights sum to ``epsilon``, or to s / (1 − s) of ``share``, in
+    proportion to their rows, unless ``epsilons`` gives each its own; without any, every row counts as one of
+    the batch. The run ends when all have flipped (``after_flip`` steps later), or by the other rules of a
+    correction.
     """
 
     kind: Literal["correct-set"] = "correct-set"
-    examples: Annotated[tuple[str, ...], Field(min_length=2, max_length=200)]
-    group_by: Literal["example", "all", "cell", "annotator"] = "example"
+    examples: Annotated[tuple[str, ...], Field(min_length=2, max_length=MOST_TOGETHER)]
+    group_by: Literal["example", "all", "cell", "annotator", "given"] = "example"
+    groups: Annotated[str | None, AfterValidator(_kept), Field(exclude_if=_unsaid)] = None
     epsilons: tuple[Annotated[float, Field(ge=0, le=1e6)], ...] = ()
 
     @model_validator(mode="after")
@@ -98,6 +111,8 @@ class CorrectionSetSpec(Correcting):
             raise ValueError(f"example {again[0]!r} is given twice: give each once")
         if self.epsilons and not (self.epsilon is None and self.share is None):
             raise ValueError("give epsilons, or epsilon or share for all groups together, not both")
+        if (self.group_by == "given") != (self.groups is not None):
+            raise ValueError("group_by = given and groups (which table gives them) go together: give both, or neither")
         if self.predict:
             raise ValueError("predict follows one example: leave it out for several")
         return self

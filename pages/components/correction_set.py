@@ -14,7 +14,8 @@ from influence_core.workspace import Workspace
 from pages.components import data, state
 from pages.components.contents import cell
 from pages.components.correction_form import form
-from pages.components.correction_set_words import GROUPS, settings_words
+from pages.components.correction_set_groups import choose_groups, given_of
+from pages.components.correction_set_words import settings_words
 from pages.components.correction_words import rows
 from pages.components.errors import show_error, shown_errors
 from pages.components.guard import Context
@@ -23,7 +24,6 @@ from pages.components.submitting import submit_button
 from pages.components.text import plain
 
 START = "correct_set_start"
-GROUP = "correct_set_group"
 _KEEP = "correct_set_rows"
 FEW = 6  # rows of a table shown without scrolling
 
@@ -47,14 +47,10 @@ def new_set(context: Context) -> None:
     predicted, true = pairs.most_common(1)[0][0]
     with st.container(border=True, key="correct_settings"):
         options = form(workspace, context.checkpoint, predicted, true, together=len(examples))
-        st.selectbox(
-            "Groups, each with a weight ε of its own",
-            list(GROUPS),
-            format_func=GROUPS.__getitem__,
-            key=GROUP,
-            persist_state="session",
-        )
-    options |= {"desired": "gold", "examples": tuple(examples), "group_by": st.session_state[GROUP]}
+        groups = choose_groups(workspace)
+    if groups is None:
+        return
+    options |= {"desired": "gold", "examples": tuple(examples), **groups}
     with shown_errors():
         spec = workspace.spec(CorrectionSetSpec, {**context.spec, **options})
         _check(workspace, spec, {row["id"]: row["predicted"] for row in table})
@@ -143,7 +139,7 @@ def _check(workspace: Workspace, spec: CorrectionSetSpec, predicted: dict[str, s
 
 
 def _start(context: Context, spec: CorrectionSetSpec) -> None:
-    st.text(settings_words(spec, context.checkpoint))
+    st.text(settings_words(spec, context.checkpoint, given_of(context.workspace, spec)))
     st.warning(
         "This is an experiment: all it writes is a run. Labels are not touched; to change them for good, use Relabel.",
         icon=":material/science:",

@@ -21,7 +21,7 @@ from pages.components.correction_outcome import (
     manifest_of,
     show_ending,
 )
-from pages.components.correction_set import GROUP
+from pages.components.correction_set_groups import fill_groups, given_of
 from pages.components.correction_set_words import outcome_words, settings_words, table_rows
 from pages.components.correction_settings import fill
 from pages.components.correction_words import halves_words, optimizer_kind
@@ -55,7 +55,7 @@ def set_run(run: RunDirectory) -> None:
             "Run again keeps them, the form that Change the settings opens does not have them."
         )
     with st.expander("Settings of this run"):
-        st.text(settings_words(spec, checkpoint))
+        st.text(settings_words(spec, checkpoint, given_of(workspace, spec)))
         st.caption("It writes nothing but this run: labels are not touched.")
     found = run.state()
     if not found.is_over:
@@ -115,7 +115,7 @@ def _draw(run: RunDirectory, steps: list[SetStep], desired: dict[str, str]) -> N
 
 def _change(spec: CorrectionSetSpec, kind: str) -> None:
     fill(spec, None, kind)
-    st.session_state[GROUP] = spec.group_by
+    fill_groups(spec)
     state.select(**{state.SET: state.as_set(spec.examples), state.RUN: None})
 
 

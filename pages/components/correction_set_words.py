@@ -3,6 +3,7 @@
 from typing import Any
 
 from influence_core.charts import number, percent
+from influence_core.groups import UNNAMED, Given
 from influence_core.specs import CorrectionSetSpec
 from influence_core.workspace import Checkpoint
 from pages.components.correction_words import modes_words, optimizer_words, rows_words, share_of, steps, stop_words
@@ -11,8 +12,25 @@ GROUPS = {
     "example": "one for each row that is corrected",
     "cell": "one for each confusion cell",
     "annotator": "one for each annotator of the chosen training rows",
+    "given": "source or slice, from a file",
     "all": "a single one of all",
 }
+LISTED = 6  # groups of a table that are named
+FILE_HINT = (
+    "Give a CSV, TSV, JSONL or Parquet file with a column id (ids of training rows, as Relabel shows them) and a "
+    "column source, slice or group. Training rows that it does not name are a group of their own."
+)
+
+
+def given_words(given: Given, rows: int) -> str:
+    """Say which groups a table gives, and how many of the workspace's training ``rows`` it names."""
+    counts = given.counts
+    named = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:LISTED])
+    more = f" and {len(counts) - LISTED:,} more" if len(counts) > LISTED else ""
+    groups = "1 group" if len(counts) == 1 else f"{len(counts):,} groups"
+    said = f"{given.file}, column {given.column}: {groups} of {sum(counts.values()):,} training rows ({named}{more})."
+    rest = rows - sum(counts.values())
+    return said if not rest else f"{said} The other {rest:,} are the group “{UNNAMED}”."
 
 
 def share_words(spec: CorrectionSetSpec) -> str:
@@ -34,11 +52,15 @@ def share_words(spec: CorrectionSetSpec) -> str:
     return f"{said} (Σ ε = {number(weight)}): {what}."
 
 
-def settings_words(spec: CorrectionSetSpec, checkpoint: Checkpoint) -> str:
-    """Say all settings, a line each: rows, groups, weight, optimizer and stop rule."""
+def settings_words(spec: CorrectionSetSpec, checkpoint: Checkpoint, given: Given | None = None) -> str:
+    """Say all settings, a line each: rows, groups, weight, optimizer and stop rule.
+
+    ``given`` is the table that gives the groups, where it is known.
+    """
+    groups = GROUPS[spec.group_by] if given is None else f"by column {given.column} of {given.file}"
     said = [
         f"{rows_words(spec)}, for each of {len(spec.examples)} rows.",
-        f"Groups: {GROUPS[spec.group_by]}.",
+        f"Groups: {groups}.",
         share_words(spec),
         f"{optimizer_words(spec, checkpoint)}; {stop_words(spec, together=True)}.",
         modes_words(spec),

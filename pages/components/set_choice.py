@@ -3,10 +3,10 @@
 import pandas as pd
 import streamlit as st
 
+from influence_core.specs import MOST_TOGETHER
 from pages.components import state
 
 COUNT = "together_count"
-MOST = 200  # as `CorrectionSetSpec` allows
 
 
 def set_choice(found: pd.DataFrame) -> None:
@@ -15,7 +15,7 @@ def set_choice(found: pd.DataFrame) -> None:
     wrong = found[found["prediction"] != truth]["id"].tolist()
     if len(wrong) < 2:
         return
-    most = min(MOST, len(wrong))
+    most = min(MOST_TOGETHER, len(wrong))
     if not 2 <= st.session_state.get(COUNT, 0) <= most:
         st.session_state[COUNT] = min(5, most)
     with st.container(horizontal=True, vertical_alignment="bottom"):

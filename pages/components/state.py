@@ -5,7 +5,7 @@ query), and is written back, so that every address can be shared or reloaded.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import streamlit as st
 
@@ -16,7 +16,8 @@ EXAMPLE = "example"  # the selected test row
 ROW = "row"  # the selected training row
 RUN = "run"
 SET = "set"  # test rows that are to be corrected together: a JSON list of ids
-URL_KEYS = (WORKSPACE, CHECKPOINT, EXAMPLE, SET, ROW, RUN)
+GROUPS = "groups"  # the key of a kept table that gives the groups of the set
+URL_KEYS = (WORKSPACE, CHECKPOINT, EXAMPLE, SET, GROUPS, ROW, RUN)
 
 # names in the session only
 SELECTED = "selected"  # dict of the URL's values, kept from page to page
@@ -131,7 +132,9 @@ def _values() -> dict[str, str]:
     return values
 
 
-def _write(values: Mapping[str, str]) -> None:
+def _write(values: dict[str, str]) -> None:
+    if SET not in values:
+        values.pop(GROUPS, None)
     for name in URL_KEYS:
         if name in values and st.query_params.get(name) != values[name]:
             st.query_params[name] = values[name]

@@ -1,5 +1,6 @@
 """Which rows make a group l_{B_q}, and what weight it has."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ NOBODY = "nobody"  # has decided on the row
 
 @dataclass(frozen=True)
 class Named:
-    """A group with the name of what it is of: an example, a cell, an annotator, or all."""
+    """A group with the name of what it is of: an example, a cell, an annotator, a slice, or all."""
 
     name: str
     group: Group
@@ -47,16 +48,24 @@ def grouped(together: Together, chosen: list[Chosen]) -> list[Named]:
 def _names(together: Together, chosen: list[Chosen]) -> list[list[str]]:
     """Return the group's name of every chosen row, example by example."""
     by, labels = together.spec.group_by, together.workspace.label_names
-    if by == "annotator":
-        deciders = _deciders(together)
+    if by in ("annotator", "given"):  # a row is in the same group whichever example chose it
+        of = _whose(together)
         ids = together.workspace.train["id"]
-        return [[deciders.get(str(ids.iloc[number]), NOBODY) for number in own.numbers] for own in chosen]
+        return [[of(str(ids.iloc[number])) for number in own.numbers] for own in chosen]
     found = []
     for member, own in zip(together.members, chosen, strict=True):
         cell = f"{labels[member.predicted]} → {labels[member.desired]}"
         name = {"example": member.spec.example, "all": "all", "cell": cell}[by]
         found.append([name] * len(own.numbers))
     return found
+
+
+def _whose(together: Together) -> Callable[[str], str]:
+    """Return what gives a training row's group by the row's id."""
+    if together.given is not None:
+        return together.given.of
+    deciders = _deciders(together)
+    return lambda row: deciders.get(row, NOBODY)
 
 
 def _deciders(together: Together) -> dict[str, str]:

@@ -98,10 +98,17 @@ def _facts(together: Together, chosen: list[Chosen], groups: list[Named]) -> dic
             }
             for each in groups
         ],
+        **noted(given=_source_of(together)),
         "epsilon": sum(each.group.epsilon for each in groups),
         "retention_rows": together.retention_ids,
         **noted(near_rows=together.near_ids),
     }
+
+
+def _source_of(together: Together) -> dict[str, str] | None:
+    """Say which file gave the groups: the table itself may be gone when the manifest is read."""
+    given = together.given
+    return None if given is None else {"file": given.file, "column": given.column}
 
 
 def outcome_of(together: Together, steps: list[SetStep]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from influence_core.correction.setting import Setting, choose, prepare, retentio
 from influence_core.correction.strategies import STRATEGIES, Chosen
 from influence_core.errors import UserError
 from influence_core.events import Progress, through
+from influence_core.groups import Given, kept_groups
 from influence_core.similar import features
 from influence_core.specs import CorrectionSetSpec, ExplainSpec, Split
 from influence_core.trajectory.streams import derive
@@ -30,14 +31,17 @@ class Together:
     labels: Labels  # the training labels when the request was taken up
     retention_ids: list[str]
     near_ids: list[str] | None  # the half of them most similar to any of the corrected rows, where that is known
+    given: Given | None = None  # the groups that a table gives
 
 
 def prepare_all(spec: CorrectionSetSpec, result: Path) -> Iterator[Progress | Together]:
     """Check every example before anything slow; yields progress, then the setting.
 
-    Raises `UserError` that counts those that cannot be corrected and says why the first of them cannot.
+    Raises `UserError` that counts those that cannot be corrected and says why the first of them cannot, and where
+    the groups that the spec names are not kept.
     """
     workspace = Workspace.open(spec.workspace)
+    given = None if spec.groups is None else kept_groups(workspace, spec.groups)
     members: list[Setting] = []
     refused: list[str] = []
     for example in spec.examples:
@@ -50,7 +54,8 @@ def prepare_all(spec: CorrectionSetSpec, result: Path) -> Iterator[Progress | To
         raise UserError(refused[0] + also)
     members = [replace(member, labels=members[0].labels) for member in members]  # whatever is relabelled meanwhile
     retained = retention_rows(workspace, list(spec.examples))
-    yield Together(workspace, spec, members, members[0].labels, retained, nearest_to_any(members, retained))
+    near = nearest_to_any(members, retained)
+    yield Together(workspace, spec, members, members[0].labels, retained, near, given)
 
 
 def nearest_to_any(members: Sequence[Setting], retained: Sequence[str]) -> list[str] | None:
