@@ -26,6 +26,7 @@ KIND = "groups"  # of the artefact
 ID = ("id", "example")  # what the columns are usually called, in any case
 GROUP = ("group", "source", "slice")
 MOST = 200  # groups of one table
+LONGEST = 200  # characters of a group's name, which stands in captions and reports
 NAMED = 5  # ids, columns or groups that a message lists
 UNNAMED = "no group given"  # the group of the rows that the table does not name
 
@@ -80,12 +81,20 @@ def keep_groups(workspace: Workspace, path: Path, column: str | None = None, nam
             f"{name} has no column that is called {', '.join(GROUP[:-1])} or {GROUP[-1]}: name the column of the "
             f"group, it has {_listed(others)}"
         )
-    groups = _in_order(workspace, _read(source, chosen, name), name)
+    try:
+        found = _read(source, chosen, name)
+    except UserError as error:  # the readers say the path, which may be a temporary one
+        raise UserError(str(error).replace(str(path), name)) from None
+    groups = _in_order(workspace, found, name)
     if len(set(groups.values())) > MOST:
         raise UserError(
             f"column {chosen!r} of {name} has {len(set(groups.values())):,} groups, at most {MOST} are possible: "
             "choose a column with fewer, or put some together"
         )
+    if (long := max(groups.values(), key=len)) and len(long) > LONGEST:
+        raise UserError(f"a group of column {chosen!r} of {name} has {len(long):,} characters, {LONGEST} are possible")
+    if UNNAMED in groups.values():
+        raise UserError(f"{UNNAMED!r} is how rows without a group are called: give that group of {name} another name")
     digest = hashlib.sha256(json.dumps(groups).encode()).hexdigest()
     key = {"data": workspace.data_fingerprint, "file": printable(name), "column": chosen, "groups": digest}
     folder = workspace.artefacts.make(KIND, key)
@@ -98,13 +107,15 @@ def kept_groups(workspace: Workspace, key: str) -> Given:
     folder = workspace.artefacts.folder / KIND / key
     if not re.fullmatch(GROUPS_KEY, key) or not (folder / "key.json").is_file():
         raise UserError(f"{workspace.name} keeps no groups of the key {key[:40]!r}: give the file of the groups again")
-    about, file = read_json(folder / "key.json"), folder / "groups.parquet"
+    file = folder / "groups.parquet"
     try:
+        about = read_json(folder / "key.json")
+        name, column = str(about["file"]), str(about["column"])
         groups = _kept(file, file.stat().st_mtime_ns)
-    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are among them
+    except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are among them
         said = str(error).splitlines()[0]
         raise UserError(f"{file} cannot be read ({said}): give the file of the groups again") from None
-    return Given(key, about["file"], about["column"], groups)
+    return Given(key, name, column, groups)
 
 
 @lru_cache(maxsize=4)  # a page asks again at every click
@@ -124,6 +135,8 @@ def _source(path: Path, name: str) -> Source:
 
 
 def _columns(source: Source, name: str) -> tuple[list[str], str | None]:
+    if wrong := next((said for column in source.columns if (said := not_text(column))), None):
+        raise UserError(f"{name} has a column whose name is not UTF-8 ({wrong}): rename it, save as UTF-8")
     own = first_of(ID, source.columns)
     if own is None:
         raise UserError(

@@ -15,6 +15,8 @@ from influence_core.specs import WARM_BATCHES, Correcting, Scoped, TrajectorySpe
 if TYPE_CHECKING:
     from influence_core.workspace import Workspace
 
+MOST_STEPS = 50  # of a correction that are counted where it is decided whether the frozen part's outputs are made first
+
 
 def record_size(workspace: "Workspace", checkpoint: str | None, scope: str, size: int) -> None:
     """Keep what a loaded model said."""
@@ -75,18 +77,19 @@ def optimizer_kind(workspace: "Workspace", spec: TrajectorySpec | Correcting) ->
 def warms(workspace: "Workspace", spec: TrajectorySpec | Correcting) -> bool:
     """Whether a run first warms its optimizer's state over `WARM_BATCHES` batches (`trajectory.start.start_state`)."""
     recorded, kind = workspace.checkpoint(spec.checkpoint).optimizer or {}, optimizer_kind(workspace, spec)
-    carried = "state" in recorded and recorded.get("kind") == kind
-    source = spec.optimizer_state or ("checkpoint" if carried else "warm")
-    return source == "warm" and kind == "adam" and not warm_kept(workspace, spec, spec.batch_size, spec.seed)
+    own = recorded.get("kind") == kind
+    source = spec.optimizer_state or ("checkpoint" if own and "state" in recorded else "warm")
+    moments = kind == "adam" or (own and bool(recorded.get("momentum")))  # plain SGD has nothing to warm
+    return source == "warm" and moments and not warm_kept(workspace, spec, spec.batch_size, spec.seed)
 
 
 def fills(workspace: "Workspace", spec: Correcting) -> bool:
     """Whether a correction first makes the frozen part's outputs of all training rows.
 
-    It does where its batches may come to half of the rows: two trajectories pass every batch, so that
-    it costs no more, and whatever comes after is faster.
+    It does where its batches may come to half of the rows, its own counted up to `MOST_STEPS` (most flip long before
+    the last one). The first step then comes a little later, each takes half the time, as does whatever comes after.
     """
-    batches = spec.steps + (WARM_BATCHES if warms(workspace, spec) else 0)
+    batches = min(spec.steps, MOST_STEPS) + (WARM_BATCHES if warms(workspace, spec) else 0)
     return 2 * batches * spec.batch_size >= len(workspace.train)
 
 

@@ -30,7 +30,7 @@ StudySpec = FadingSpec | DivergenceSpec | TracinErrorSpec
 # In forward passes of one row through the whole model; measured with MiniLM-L6 and scope last:1, whose share is 1/6.
 BACKWARD = 3  # passes through the scope, to train on a row behind the frozen part
 OVERHEAD = 0.2  # of each row trained on, 0.1 of each row read, whatever the scope
-BOTH_WAYS = 3  # steps' worth of a first step, which is made one by one and by vmap; later repeats mostly need not
+BOTH_WAYS = 3  # steps' worth of a first step, which is made one by one and by vmap; charged to every repeat
 DOUBLE = 2  # float64 beside float32
 BOUND_PRODUCTS = 20  # Hessian-vector products a step and ε, for Theorem 3's constants
 DEFAULT_K = 32

@@ -232,6 +232,16 @@ def test_the_share_of_opponents_with_the_desired_label_is_noted(opened, wrong, t
     assert STRATEGIES["opponents"].choose(Request(opened, spec, 0, 1, labels, ranking)).desired_share == 0.25
 
 
+def test_batches_that_come_to_half_of_the_rows_make_the_frozen_parts_outputs_first(opened, wrong, tmp_path):
+    """Of 120 training rows; a random choice ranks nothing, so that nothing else makes them."""
+    options = {**FAST, "strategy": "random", "learning_rate": 1e-6, "k": 2, "steps": 5}
+    found = {}
+    for size in (4, 16):  # 20 rows, then 80
+        list(opened.correct(wrong["id"], tmp_path / str(size), **{**options, "batch_size": size}))
+        found[size] = read_json(tmp_path / str(size) / "manifest.json")["prefix"]
+    assert found == {4: "the frozen part's outputs are not computed yet", 16: "kept"}
+
+
 def test_retention_near_and_far_add_up_to_retention(opened, wrong, tmp_path):
     steps, outcome, _ = split_events(opened.correct(wrong["id"], tmp_path / "run", **{**FAST, "after_flip": 8}))
     manifest = read_json(tmp_path / "run" / "manifest.json")

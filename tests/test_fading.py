@@ -1,6 +1,7 @@
 """The fading study on a tiny workspace, and R(1) against what one step of plain SGD does in closed form."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,17 +62,18 @@ def test_the_first_step_of_plain_sgd_is_what_tracin_says(opened, tmp_path):
     assert missing == sorted(missing, reverse=True)
 
 
-def test_only_the_first_repeat_tries_both_ways_of_following(opened, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("found", "then"), [("sequential", "sequential"), ("vmap", "auto")])
+def test_vmap_is_not_tried_again_where_one_after_another_was_faster(opened, tmp_path, monkeypatch, found, then):
     asked = []
 
     def spy(*given):
         asked.append(given[-1])
-        return rollout(*given)
+        for moment in rollout(*given[:-1], "sequential"):
+            yield replace(moment, way=found)
 
     monkeypatch.setattr(following, "rollout", spy)
     value(opened, tmp_path, **EXACT | {"repeats": 3, "seed": 17})
-    assert asked[0] == "auto"
-    assert asked[1:] in ([way] * 2 for way in ("sequential", "vmap"))
+    assert asked == ["auto", then, then]
 
 
 def test_with_the_gradient_at_the_first_step_only_epsilon_is_left():

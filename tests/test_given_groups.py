@@ -5,6 +5,8 @@ import shlex
 import shutil
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
@@ -188,6 +190,8 @@ def test_a_key_says_what_the_groups_are(small, tmp_path):
         ("id,source", ["{0},", "{1},"], r"has ids but no group, all its cells are empty"),
         ("id,source", ["{0},x", "{1},y", "{0},z"], r"two groups: '{0}' is in 'x' by row 1, in 'z' by 3: leave one"),
         ("id,source", ["{0},x", "{1}"], r"g\.csv, row 2 cannot be used \(it has 1 cells, the header has 2\)"),
+        ("id,source", ["{0}," + UNNAMED], r"'no group given' is how rows without a group are called"),
+        ("id,source", ["{0}," + "x" * 201], r"has 201 characters, 200 are possible"),
         ("id,source", ["{0},x", ",y"], r"row 2 cannot be used \(its id is empty\)"),
     ],
 )
@@ -201,6 +205,29 @@ def test_a_file_that_gives_no_groups_is_refused(small, tmp_path, head, lines, me
     with pytest.raises(UserError, match=message.format(*ids)) as refused:
         keep_groups(small, file)
     assert str(tmp_path) not in str(refused.value)
+
+
+def test_a_column_whose_name_is_no_text_is_refused_beside_good_ones(small, tmp_path):
+    file = tmp_path / "g.csv"
+    file.write_bytes("id,source,catégorie\n{},x,y\n".format(small.train["id"].iloc[0]).encode("latin-1"))
+    with pytest.raises(UserError, match=r"g\.csv has a column whose name is not UTF-8 \(byte 0xe9"):
+        keep_groups(small, file)
+
+
+def test_two_columns_of_one_name_are_refused(small, tmp_path):
+    row = pa.array([small.train["id"].iloc[0]])
+    pq.write_table(pa.Table.from_arrays([row, row, row], ["id", "source", "source"]), tmp_path / "g.parquet")
+    with pytest.raises(UserError, match=r"g\.parquet has several columns that are called 'source': leave one"):
+        keep_groups(small, tmp_path / "g.parquet")
+
+
+def test_a_damaged_table_is_said_in_one_line(small, tmp_path):
+    kept = keep_groups(small, written(tmp_path / "g.csv", [f"{small.train['id'].iloc[0]},x"]))
+    folder = small.artefacts.folder / "groups" / kept.key
+    for text in ("{}", "[]", "{"):
+        (folder / "key.json").write_text(text)
+        with pytest.raises(UserError, match="give the file of the groups again"):
+            kept_groups(small, kept.key)
 
 
 def test_rows_that_are_no_training_rows_are_counted_and_five_named(small, tmp_path):

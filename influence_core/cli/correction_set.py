@@ -36,7 +36,11 @@ def grouped_by(workspace: Workspace, by: str | None, groups: str | None, column:
     if by not in (None, "given"):
         raise UserError(f"--groups {groups} gives the groups, --group-by {by} others: leave one of them out")
     path = Path(groups)
-    if not path.exists() and re.fullmatch(GROUPS_KEY, groups):
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:  # longer than a name can be
+        raise UserError(f"--groups {groups[:40]!r}… is no path ({error.__class__.__name__}): give a file") from None
+    if not there and re.fullmatch(GROUPS_KEY, groups):
         if column is not None:
             raise UserError(f"--group-column {column}: the kept groups {groups} have their column, leave it out")
         kept = kept_groups(workspace, groups)

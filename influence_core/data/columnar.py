@@ -25,6 +25,8 @@ class Columnar(Source):
         self.name, self.origin, self.schema = name, origin, schema
         self.features = features(schema)
         self.columns = tuple(dict.fromkeys(schema.names))
+        if twice := [name for name in self.columns if schema.names.count(name) > 1]:
+            raise UserError(f"{origin} has several columns that are called {twice[0]!r}: leave one")
         self.image_columns = tuple(each for each in self.columns if self._holds_images(each))
 
     @abstractmethod

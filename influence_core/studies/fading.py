@@ -56,7 +56,7 @@ class Study:
     budget: Budget
     done: list[Measured] = field(default_factory=list)
     setting: Setting | None = None  # opened by the first repeat that is not kept
-    how: How = "auto"  # then the way that the first repeat found faster
+    how: How = "auto"  # until a repeat found one after another faster
 
     def repeat(self, number: int) -> Generator[Progress | Fading, None, Measured | None]:
         """Score and measure one repeat, or take what is kept of it; None where a stop was asked for on the way."""
@@ -132,7 +132,7 @@ class Study:
             found.divergence[read.t] = read.distances[:-1]
             about["way"] = read.way
             if read.t > 0:
-                self.how = read.way
+                self.how = "sequential" if read.way == "sequential" else "auto"  # vmap stays guarded
                 yield self._event(found, read.t)
             yield Progress(phase=phase, done=read.t, total=spec.steps, unit="steps")
             if read.t < spec.steps and stop_requested(self.result):

@@ -41,7 +41,7 @@ def followed(
     """Train on L and on each L + ε_m l_m side by side, reading the test rows' losses (paper, Sec. 5.2).
 
     Yields ``steps`` + 1 readings, from t = 0; raises `RunFailedError` where a loss is not finite. ``how`` is
-    `rollout`'s: a study gives later repeats the way that its first one found faster.
+    `rollout`'s: later repeats of a study that found one after another faster do not try vmap again.
     """
     classifier = setting.opened.classifier
     for moment in rollout(setting.step, setting.parameters, setting.state, perturbations, epsilons, steps, how):

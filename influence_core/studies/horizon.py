@@ -195,7 +195,7 @@ class Study:
     budget: Budget
     done: list[Measured] = field(default_factory=list)
     setting: "Setting | None" = None  # opened by the first repeat that is not kept
-    how: "How" = "auto"  # then the way that the first repeat found faster
+    how: "How" = "auto"  # until a repeat found one after another faster
 
     def repeat(self, number: int) -> Generator[Progress | Fading, None, bool]:
         """Take what is kept of a repeat, or measure it; returns whether it is done."""
@@ -236,7 +236,7 @@ class Study:
         for item in followed(setting, rows, epsilons, test, spec.steps, self.how):
             found.shifts[item.t], found.divergence[item.t] = item.shifts[:, 0], item.distances.mean()
             if item.t > 0:
-                self.how = item.way
+                self.how = "sequential" if item.way == "sequential" else "auto"  # vmap stays guarded
                 yield self._event(found, item.t)
             yield Progress(phase=phase, done=item.t, total=spec.steps, unit="steps")
             if item.t < spec.steps and stop_requested(self.result):

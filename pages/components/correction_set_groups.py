@@ -57,7 +57,7 @@ def choose_groups(workspace: Workspace) -> dict[str, Any] | None:
             return None
     key = state.selected(state.GROUPS) or st.session_state.get(_KEPT, {}).get(workspace.name)
     if key is None:
-        st.info(FILE_HINT)
+        st.info(FILE_HINT if uploaded is None else "Choose the column of the group.")
         return None
     state.select(**{state.GROUPS: key})
     with shown_errors():
