@@ -204,7 +204,8 @@ def test_every_page_is_guarded_as_a_deep_link_on_a_cold_server(home, browser):
             page.goto(f"{server.url}/{name}")
             settled(page)
             expect(page.get_by_role("combobox", name="Workspace")).to_have_value("demo:movie-reviews")
-            assert page.get_by_test_id("stSidebar").get_by_role("link", name="Mispredictions").count() == 1
+            link = page.get_by_test_id("stSidebar").get_by_role("link", name="Mispredictions")
+            expect(link).to_have_count(1)  # waits: a loaded machine draws the menu after the page
             assert page.get_by_test_id("stSidebarNav").count() == 0  # no phantom menu of pages/
         finally:
             page.context.close()
