@@ -12,7 +12,7 @@ from influence_core.attribution.methods import METHODS
 from influence_core.attribution.tracin_multi import TracInMulti
 from influence_core.home import read_json
 from influence_core.settings import CheckpointsSettings, IndexSettings, Method
-from influence_core.sizes import scope_size, tensors_size
+from influence_core.sizes import optimizer_kind, scope_size, tensors_size
 from influence_core.specs import (
     DEFAULT_RATE,
     Attributed,
@@ -148,7 +148,7 @@ def copies(workspace: "Workspace", spec: TrajectorySpec) -> int:
 def _optimizer(workspace: "Workspace", spec: TrajectorySpec) -> tuple[str, dict[str, Any]]:
     """Return the kind of optimizer that trains, and what the checkpoint records of that kind."""
     recorded = workspace.checkpoint(spec.checkpoint).optimizer or {}
-    kind = str(recorded.get("kind", "adam")) if spec.optimizer == "checkpoint" else spec.optimizer
+    kind = optimizer_kind(workspace, spec)
     return kind, recorded if recorded.get("kind") == kind else {}
 
 
