@@ -14,7 +14,7 @@ import torch
 
 import benchmarks
 from benchmarks.timing import Measurement
-from influence_core.runs.cluster import ALLOCATOR
+from influence_core.runs.cluster import ENVIRONMENT
 
 HELPERS = {"__main__", "captum_side", "fashion_data", "models", "processes", "small_t5", "timing"}
 Line = tuple[str, Measurement]
@@ -100,6 +100,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if not ALLOCATOR.items() <= os.environ.items():  # both sides of each pair as in the engine's workers
-        os.execve(sys.executable, sys.orig_argv, {**os.environ, **ALLOCATOR})
+    if not ENVIRONMENT.items() <= os.environ.items():  # both sides of each pair as in the engine's workers
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **ENVIRONMENT})
     sys.exit(main())

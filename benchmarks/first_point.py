@@ -1,7 +1,8 @@
 """From the click on a correction's Start to the first point on its chart, in Chromium, the worker warm.
 
 Beside it, in the same run: when the run's address is there, when the worker has written the point, and the correction's
-own step. The demo with its shipped index, the form's settings as they stand.
+own step. The demo with its shipped index; "plain" is the form's settings but without curves of what influence predicts,
+whose step is the shorter.
 """
 
 import re
@@ -50,32 +51,44 @@ def run(repeats: int = REPEATS) -> list[Measurement]:
         prepare = [sys.executable, "-m", "influence_core", "demo", "prepare", "movie-reviews"]
         subprocess.run(prepare, check=True, capture_output=True)
         workspace = Workspace.open(Workspace.names()[0])
-        first, *others = workspace.mispredictions()["id"].iloc[: repeats + 1]
+        first, *others = workspace.mispredictions()["id"].iloc[: 2 * repeats + 1]
         with served(home) as app, chromium() as browser:
             watch = Watch(home / "runs")
             warm = client.submit(CorrectionSpec(workspace=workspace.name, example=first), what="warms the worker")
             watch.points()
             _cancel(warm)
             page = open_page(browser)
-            found = [_click(page, app.url, home, example) for example in others]
+            plain = [_click(page, app.url, home, example, plain=True) for example in others[:repeats]]
+            found = [_click(page, app.url, home, example, plain=False) for example in others[repeats:]]
+    return [*_lines("a plain step", plain), *_lines("a step with predicted curves", found)]
+
+
+def _lines(step: str, found: list[Times]) -> list[Measurement]:
     steps = [each.step for each in found]
     beyond = [each.shown - each.step for each in found]
     return [
-        measurement("a correction step", steps, steps, note="the demo, the form's settings, the worker warm"),
+        measurement(step, steps, steps, note="the demo, the worker warm"),
         measurement("click → the run's address", [each.address for each in found], steps),
         measurement("click → the first point, written", [each.written for each in found], steps),
         measurement("click → the first point, on the chart", [each.shown for each in found], steps),
-        measurement("… beyond the step itself", beyond, steps, target=Target(BEYOND, of="seconds")),
+        measurement(f"… beyond {step}", beyond, steps, target=Target(BEYOND, of="seconds")),
     ]
 
 
-def _click(page: "Page", url: str, home: Path, example: str) -> Times:
+def _click(page: "Page", url: str, home: Path, example: str, *, plain: bool) -> Times:
     """Start the correction of an example, wait for its first two points, and cancel it."""
     from browser import press, query, settled
+    from playwright.sync_api import expect
 
     page.goto(f"{url}/correct?example={example}")
     page.locator("[class*='st-key-correct_start'] button").wait_for()
     settled(page)
+    if plain:
+        curves = page.locator("[class*='st-key-correct_curves']")
+        if curves.get_by_role("switch").or_(curves.get_by_role("checkbox")).is_checked():
+            curves.locator("label").first.click()
+            settled(page)
+        expect(curves.get_by_role("switch").or_(curves.get_by_role("checkbox"))).not_to_be_checked()
     watch = Watch(home / "runs")
     clicked = time.perf_counter()
     press(page, "correct_start")

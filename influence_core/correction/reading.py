@@ -1,6 +1,7 @@
 """What a correction reads after each step: the corrected row, the retention rows, and what influence predicted."""
 
 from collections.abc import Collection
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -47,25 +48,38 @@ def validation_rows(workspace: Workspace, corrected: Collection[str] = ()) -> li
 
 
 class Retained:
-    """Reads after each step the rows whose predictions should stay, and the validation loss where it may end a run."""
+    """Reads after each step the rows whose predictions should stay, and the validation loss where it may end a run.
+
+    The first reading is of step 0, which the later ones are compared with: nothing differs there, so its forward
+    pass waits until the second, and a run's first point is there the earlier.
+    """
 
     def __init__(
         self,
         setting: Setting,
         opened: Opened,
-        start: Parameters,
         ids: list[str],
         near_ids: list[str] | None,
         corrected: Collection[str],
     ) -> None:
-        self.opened, self.ids = opened, ids
-        numbers = [setting.workspace.locate(example)[1] for example in ids]
-        self.batch = few_rows(setting, opened, "test", numbers) if numbers else None
+        self.setting, self.opened, self.ids = setting, opened, ids
         self.near = None if near_ids is None else np.isin(ids, near_ids)
-        self.first = self._predictions(start)
+        self.start: Parameters | None = None
         self.validation: Batch | None = None
         if setting.spec.max_validation_loss is not None:
             self.validation = few_rows(setting, opened, "validation", validation_rows(setting.workspace, corrected))
+
+    @cached_property
+    def batch(self) -> Batch | None:
+        """The rows; None where there are none."""
+        numbers = [self.setting.workspace.locate(example)[1] for example in self.ids]
+        return few_rows(self.setting, self.opened, "test", numbers) if numbers else None
+
+    @cached_property
+    def first(self) -> np.ndarray:
+        """The predictions at the first reading, [n]."""
+        assert self.start is not None
+        return self._predictions(self.start)
 
     def _predictions(self, parameters: Parameters) -> np.ndarray:
         if self.batch is None:
@@ -75,10 +89,13 @@ class Retained:
 
     def read(self, parameters: Parameters) -> dict[str, Any]:
         """Return the fields of a `Step` that are about these rows."""
-        differs = self._predictions(parameters) != self.first
+        if self.start is None:
+            self.start, differs = parameters, np.zeros(len(self.ids), dtype=bool)
+        else:
+            differs = self._predictions(parameters) != self.first
         changed = [example for example, other in zip(self.ids, differs, strict=True) if other]
         return {
-            "retention": 1 - len(changed) / max(1, len(self.first)),
+            "retention": 1 - len(changed) / max(1, len(self.ids)),
             "changed": changed,
             "validation_loss": self._validation_loss(parameters),
             **self._halves(differs),
@@ -103,11 +120,11 @@ class Retained:
 class Reader:
     """Reads the corrected row and the retention rows after each step."""
 
-    def __init__(self, setting: Setting, opened: Opened, start: Parameters, epsilon: float) -> None:
+    def __init__(self, setting: Setting, opened: Opened, epsilon: float) -> None:
         self.setting, self.opened, self.epsilon = setting, opened, epsilon
         self.target = few_rows(setting, opened, setting.split, [setting.row], [setting.desired])
         retained = (setting.retention_ids, setting.near_ids)
-        self.retained = Retained(setting, opened, start, *retained, [setting.spec.example])
+        self.retained = Retained(setting, opened, *retained, [setting.spec.example])
 
     def _target(self, parameters: Parameters) -> tuple[float, float, str]:
         """Return loss (as the classifier defines it) and probability of the desired label, and the prediction."""

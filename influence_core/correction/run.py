@@ -41,7 +41,7 @@ def run(spec: CorrectionSpec, result: Path) -> Events:
     asked = training(workspace, opened, spec, optimizer, spec.optimizer_state, [group], cursor)
     own = yield from through(asked, Training)
     record_size(workspace, spec.checkpoint, opened.scope.name, sum(each.numel() for each in own.parameters.values()))
-    reader = Reader(setting, opened, own.parameters, group.epsilon)
+    reader = Reader(setting, opened, group.epsilon)
     steps: list[Step] = []
     last: Lockstep | None = None
     desired = workspace.label_names[setting.desired]

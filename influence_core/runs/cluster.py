@@ -16,13 +16,18 @@ from influence_core import home
 # is a tenth of the time on text, a fifth on images (measured). Read by a process when it starts.
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**28)}
 
+# OpenMP's threads wait for one another by spinning for milliseconds: on cores shared with a browser that
+# holds up the very thread they wait for. Alone it makes no difference (measured).
+THREADS = {"GOMP_SPINCOUNT": "3000"}
+ENVIRONMENT = ALLOCATOR | THREADS
+
 CONFIG = {
     # a killed worker's run must not start a second time in the same files
     "distributed.scheduler.allowed-failures": 0,
     # a queue split between scheduler and worker would let a patient run pass an urgent one
     "distributed.scheduler.worker-saturation": math.inf,
     # Dask's default here is one OpenMP thread a worker, and a malloc setting that slows large tensors
-    "distributed.nanny.pre-spawn-environ": ALLOCATOR,
+    "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
     # Dask gives up a worker that is not back after 15 s, or is just starting when an earlier loss comes due
     "distributed.deploy.lost-worker-timeout": "1000 days",
     "distributed.worker.profile.enabled": False,

@@ -42,7 +42,7 @@ def draw(run: RunDirectory, steps: Sequence[Step], desired: str) -> None:
                 )
         if pair == PREDICTED and (said := charts.parting(steps)):
             st.caption(said)
-    if (loss := steps[-1].validation_loss) is not None and (first := steps[0].validation_loss) is not None:
+    if steps and (loss := steps[-1].validation_loss) is not None and (first := steps[0].validation_loss) is not None:
         at = f"{charts.number(loss)} at step {steps[-1].step}, {charts.number(first)} at step 0"
         st.caption(f"Mean loss on the validation rows: {at}.")
 

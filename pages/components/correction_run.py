@@ -37,7 +37,7 @@ def correction_run(context: Context, run: RunDirectory) -> None:
         st.caption("It writes nothing but this run: labels are not touched.")
     found = run.state()
     if not found.is_over:
-        live_correction(workspace, run.id, spec, desired)
+        live_correction(workspace, run, spec, desired)
         return
     reading = reading_of(run)
     file = run.result / "result.json"

@@ -26,7 +26,8 @@ from pages.components.correction_set_words import outcome_words, settings_words,
 from pages.components.correction_settings import fill
 from pages.components.correction_words import halves_words, optimizer_kind
 from pages.components.errors import show_error
-from pages.components.live_correction import REFRESH, progress, reading_of
+from pages.components.live_correction import follow, reading_of
+from pages.components.run_reading import RunReading
 from pages.components.text import plain
 
 
@@ -59,7 +60,7 @@ def set_run(run: RunDirectory) -> None:
         st.caption("It writes nothing but this run: labels are not touched.")
     found = run.state()
     if not found.is_over:
-        live_set(workspace, run.id, spec, desired)
+        _live(workspace, run, spec, desired)
         return
     reading = reading_of(run)
     file = run.result / "result.json"
@@ -87,20 +88,13 @@ def set_run(run: RunDirectory) -> None:
     again_button(run, spec)
 
 
-@st.fragment(run_every=REFRESH)
-def live_set(workspace: Workspace, run_id: str, spec: CorrectionSetSpec, desired: dict[str, str]) -> None:
-    """Follow a run until it is over; then the whole page runs once more, without this fragment and its timer."""
-    run = RunDirectory.open(run_id)
-    found = run.state()
-    if found.is_over:
-        st.rerun()
-    reading = reading_of(run)
-    progress(run, found, reading, spec.steps)
-    if reading.set_steps:
+def _live(workspace: Workspace, run: RunDirectory, spec: CorrectionSetSpec, desired: dict[str, str]) -> None:
+    def show(reading: RunReading) -> None:
         _draw(run, reading.set_steps, desired)
-        show_changed(workspace, spec, run, reading.set_steps[-1])
-    else:
-        st.caption("The charts fill in from step 0, when rankings and optimizer are ready.")
+        if reading.set_steps:
+            show_changed(workspace, spec, run, reading.set_steps[-1])
+
+    follow(run, spec, show)
 
 
 def _draw(run: RunDirectory, steps: list[SetStep], desired: dict[str, str]) -> None:

@@ -1,14 +1,15 @@
 """A correction while it waits or runs: phase, charts that grow, stop and cancel."""
 
 import time
+from collections.abc import Callable
 
 import streamlit as st
 
 from influence_core.runs import client
 from influence_core.runs.directory import RunDirectory
-from influence_core.runs.state import RunState
+from influence_core.runs.state import RunState, now
 from influence_core.runs.stopping import request_stop, stop_requested
-from influence_core.specs import CorrectionSpec
+from influence_core.specs import Correcting, CorrectionSpec
 from influence_core.workspace import Workspace
 from pages.components.correction_charts import draw, show_changed
 from pages.components.errors import shown_errors
@@ -17,6 +18,7 @@ from pages.components.run_words import elapsed
 from pages.components.text import plain
 
 REFRESH = 1.0  # seconds between two looks
+EAGER, SOON = 0.25, 10.0  # seconds between two looks, while the first point of a run so young is awaited
 _READING = "correct_reading"
 
 
@@ -29,20 +31,42 @@ def reading_of(run: RunDirectory) -> RunReading:
     return kept
 
 
-@st.fragment(run_every=REFRESH)
-def live_correction(workspace: Workspace, run_id: str, spec: CorrectionSpec, desired: str) -> None:
-    """Follow a run until it is over; then the whole page runs once more, without this fragment and its timer."""
-    run = RunDirectory.open(run_id)
-    found = run.state()
-    if found.is_over:
-        st.rerun()
-    reading = reading_of(run)
-    progress(run, found, reading, spec.steps)
-    if reading.steps:
+def follow(run: RunDirectory, spec: Correcting, show: Callable[[RunReading], None]) -> None:
+    """Follow a run until it is over: progress, and what ``show`` draws of its steps so far.
+
+    Then, and where it is to be looked at more or less often, the whole page runs once more with another timer.
+    """
+    every = pace(run.state(), reading_of(run))
+
+    def look() -> None:
+        found, reading = run.state(), reading_of(run)
+        if found.is_over:
+            st.rerun()
+        progress(run, found, reading, spec.steps)
+        if reading.last_step is None:
+            st.caption("The charts fill in from step 0, when ranking and optimizer are ready.")
+        show(reading)  # empty charts as well: the browser loads what draws them while the run prepares
+        if pace(found, reading) != every:
+            st.rerun()
+
+    st.fragment(look, run_every=every)()
+
+
+def pace(found: RunState, reading: RunReading) -> float:
+    """Return the seconds between two looks: few while the first point may come at any moment."""
+    young = (now() - (found.started or found.created)).total_seconds() < SOON
+    return EAGER if young and reading.last_step is None else REFRESH
+
+
+def live_correction(workspace: Workspace, run: RunDirectory, spec: CorrectionSpec, desired: str) -> None:
+    """Follow the run of one correction."""
+
+    def show(reading: RunReading) -> None:
         draw(run, reading.steps, desired)
-        show_changed(workspace, spec, run, reading.steps[-1])
-    else:
-        st.caption("The charts fill in from step 0, when ranking and optimizer are ready.")
+        if reading.steps:
+            show_changed(workspace, spec, run, reading.steps[-1])
+
+    follow(run, spec, show)
 
 
 def progress(run: RunDirectory, found: RunState, reading: RunReading, steps: int) -> None:

@@ -16,12 +16,12 @@ from influence_core.trajectory.lockstep import Lockstep
 class SetReader:
     """Reads the corrected rows, a batch a split, and the retention rows after each step."""
 
-    def __init__(self, together: Together, opened: Opened, start: Parameters) -> None:
+    def __init__(self, together: Together, opened: Opened) -> None:
         self.together, self.opened = together, opened
         self.desired = np.array([member.desired for member in together.members])
         first = together.members[0]
         retained = (together.retention_ids, together.near_ids)
-        self.retained = Retained(first, opened, start, *retained, together.spec.examples)
+        self.retained = Retained(first, opened, *retained, together.spec.examples)
         self.batches = []
         for split in dict.fromkeys(member.split for member in together.members):
             places = [place for place, member in enumerate(together.members) if member.split == split]

@@ -43,7 +43,7 @@ def run(spec: CorrectionSetSpec, result: Path) -> Events:
         training(workspace, opened, spec, optimizer, spec.optimizer_state, asked, cursor), Training
     )
     record_size(workspace, spec.checkpoint, opened.scope.name, sum(each.numel() for each in own.parameters.values()))
-    reader = SetReader(together, opened, own.parameters)
+    reader = SetReader(together, opened)
     steps: list[SetStep] = []
     last: Lockstep | None = None
     try:
