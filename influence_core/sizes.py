@@ -93,5 +93,14 @@ def fills(workspace: "Workspace", spec: Correcting) -> bool:
     return 2 * batches * spec.batch_size >= len(workspace.train)
 
 
+def asks_few(workspace: "Workspace", spec: TrajectorySpec) -> bool:
+    """Whether a study's batches touch so few training rows that the frozen part's outputs of all are not made for it.
+
+    At most a quarter of them, as if no row came twice: a first look need not wait for the others.
+    """
+    batches = spec.repeats * spec.steps + (WARM_BATCHES if warms(workspace, spec) else 0)
+    return 4 * batches * spec.batch_size <= len(workspace.train)
+
+
 def _key(workspace: "Workspace", checkpoint: str | None, scope: str) -> dict[str, str]:
     return {"checkpoint": workspace.checkpoint(checkpoint).fingerprint, "scope": scope}

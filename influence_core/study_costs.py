@@ -12,7 +12,7 @@ from influence_core.attribution.methods import METHODS
 from influence_core.attribution.tracin_multi import TracInMulti
 from influence_core.home import read_json
 from influence_core.settings import CheckpointsSettings, IndexSettings, Method
-from influence_core.sizes import optimizer_kind, scope_size, tensors_size
+from influence_core.sizes import asks_few, optimizer_kind, scope_size, tensors_size
 from influence_core.specs import (
     DEFAULT_RATE,
     Attributed,
@@ -107,7 +107,10 @@ def _measuring(workspace: "Workspace", spec: StudySpec, repeats: int, passes: in
     """Return the cost of repeats, the frozen part's outputs included where no study or warming has made them."""
     if repeats == 0:
         return Cost()
-    return outputs(workspace, spec) + Cost(forward=repeats * passes, vectors=trajectories * copies(workspace, spec))
+    made = outputs(workspace, spec)
+    if asks_few(workspace, spec):  # only those of its batches
+        made = Cost(forward=made.forward * repeats * spec.steps * spec.batch_size // len(workspace.train))
+    return made + Cost(forward=repeats * passes, vectors=trajectories * copies(workspace, spec))
 
 
 def outputs(workspace: "Workspace", spec: Scoped) -> Cost:

@@ -17,7 +17,7 @@ from influence_core.events import Fading, Progress, Result, through
 from influence_core.runs import registry
 from influence_core.runs.stopping import request_stop
 from influence_core.specs import FadingSpec, parse_spec
-from influence_core.studies import following
+from influence_core.studies import fading, following, setting
 from influence_core.studies.readings import distances, losses
 from influence_core.studies.scoring import _by_table, asked, score
 from influence_core.studies.setting import Setting, draw, open_setting, setting_key
@@ -122,6 +122,17 @@ def test_the_shifts_are_those_of_single_runs_in_lockstep(opened, tmp_path):
             shift = losses(classifier, test, item.parameters) - losses(classifier, test, item.base_parameters)
             np.testing.assert_allclose(arrays["shifts"][item.t, x], shift, rtol=1e-6, atol=1e-13)
             assert arrays["divergence"][item.t, x] == pytest.approx(item.divergence, rel=1e-6)
+
+
+def test_a_study_of_few_rows_makes_no_outputs_for_the_others_and_measures_the_same(opened, tmp_path, monkeypatch):
+    few = EXACT | {"steps": 3, "repeats": 1, "batch_size": 8, "learning_rate": 0.3}
+    (quick,) = value(opened, tmp_path, **few)["methods"]
+    assert not (opened.artefacts.folder / "prefix").exists()
+    monkeypatch.setattr(fading, "repeat_key", lambda *given: {"again": True})  # it is to be measured anew
+    monkeypatch.setattr(setting, "asks_few", lambda *given: False)
+    (whole,) = value(opened, tmp_path, **few)["methods"]
+    assert (opened.artefacts.folder / "prefix").exists()
+    assert quick["r"] == pytest.approx(whole["r"], abs=1e-4)
 
 
 def test_key_biases_are_no_divergence_under_adam(opened):

@@ -50,6 +50,33 @@ def test_rows_come_from_the_store_in_any_order_and_are_made_once(opened):
     assert (run(opened, work, labels=other)[1].labels == other).all()
 
 
+def test_of_few_rows_only_those_asked_for_are_computed_each_once(opened, monkeypatch):
+    work = open_scope(opened, None, None)
+    plain, computed, own = rows_of(opened, work.whole, "train"), [], Suffix.prefix
+
+    def counting(self, batch):
+        computed.append(len(batch.labels))
+        return own(self, batch)
+
+    *progress, found = prefix.rows(opened, work, "train", few=True)
+    assert progress == []
+    monkeypatch.setattr(Suffix, "prefix", counting)
+    for numbers in ([119, 3, 57], [3, 57]):
+        a, b = plain.batch(numbers), found.batch(numbers)
+        torch.testing.assert_close(work.classifier.logits(b), work.whole.logits(a), rtol=1e-5, atol=1e-6)
+        assert b.labels.tolist() == a.labels.tolist()
+    assert computed == [1, 1, 1]
+    assert not prefix.store_folder(opened, work.classifier, "train").exists()
+
+
+def test_few_rows_come_from_the_store_where_all_are_kept(opened, monkeypatch):
+    work = open_scope(opened, None, None)
+    run(opened, work)
+    (found,) = prefix.rows(opened, work, "train", few=True)
+    monkeypatch.setattr(Suffix, "prefix", None)
+    assert not found.items[5].flags.owndata
+
+
 @pytest.mark.usefixtures("small_shards")
 def test_an_interrupted_build_goes_on_with_what_is_missing(opened):
     work = open_scope(opened, None, None)

@@ -10,6 +10,7 @@ from influence_core.artefacts import base_key
 from influence_core.estimates import START, TANGENT, WARM_BATCHES, estimate, seconds
 from influence_core.estimates import TRAIN as TRAINED
 from influence_core.rates import FORWARD
+from influence_core.sizes import asks_few
 from influence_core.specs import DivergenceSpec, FadingSpec, TracinErrorSpec
 from influence_core.study_costs import BOTH_WAYS, OVERHEAD, kept, scope_share, study_cost
 
@@ -102,3 +103,16 @@ def test_divergence_and_tracins_error_count_their_trajectories(workspace):
 def test_the_memory_of_all_trajectories_is_counted(workspace):
     assert estimate(workspace, FadingSpec(**FADING)).bytes == 6 * 4 * 6  # six trajectories of six numbers
     assert estimate(workspace, FadingSpec(**{**FADING, "optimizer": "adam"})).bytes == 3 * 6 * 4 * 6
+
+
+def test_a_study_of_few_batches_makes_the_frozen_parts_outputs_of_these_alone(workspace):
+    config = workspace.path / "checkpoints" / "first" / "config.json"
+    config.write_text(json.dumps({"num_hidden_layers": 4}))
+    spec = FadingSpec(**{**FADING, "scope": "last:1", "batch_size": 1, "repeats": 1, "steps": TRAIN // 4})
+    assert asks_few(workspace, spec)
+    for more in ({"steps": TRAIN // 4 + 1}, {"repeats": 2}, {"batch_size": 2}, {"optimizer": "adam"}):
+        assert not asks_few(workspace, spec.model_copy(update=more))
+    with_few = spent(workspace, spec)
+    keep(workspace, spec.model_copy(update={"steps": 1}), 0)  # then all outputs are there
+    own = round(TRAIN * 0.75) * (TRAIN // 4) // TRAIN
+    assert with_few - spent(workspace, spec) == pytest.approx(own / FORWARD)

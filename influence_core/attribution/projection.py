@@ -38,8 +38,9 @@ class Projection:
     """One checkpoint and scope of a workspace, loaded, with what is projected there.
 
     Training rows start from the frozen prefix's outputs, which are computed and kept where they are
-    missing (unless only ``few`` rows are wanted); queries go through the whole model, which with
-    ``queries_only`` is all that is opened.
+    missing; with ``asked`` only those of rows that come up are computed, and not kept; with ``few`` the
+    whole model is used instead. Queries go through the whole model, which with ``queries_only`` is all
+    that is opened.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class Projection:
         scope: str | None,
         *,
         few: bool = False,
+        asked: bool = False,
         queries_only: bool = False,
     ) -> None:
-        self.workspace = workspace
+        self.workspace, self._asked = workspace, asked
         if queries_only:
             self.opened = prefix.open_whole(workspace, checkpoint, scope)
         else:
@@ -73,7 +75,7 @@ class Projection:
     def train(self, labels: np.ndarray | None = None) -> Generator[Progress, None, Rows]:
         """Return the training rows, with their original labels unless others are given ([N])."""
         if self._rows is None:
-            self._rows = yield from through(prefix.rows(self.workspace, self.opened, "train"), Rows)
+            self._rows = yield from through(prefix.rows(self.workspace, self.opened, "train", few=self._asked), Rows)
         return self._rows if labels is None else Rows(self.classifier, self._rows.items, labels)
 
     def queries(self, queries: Sequence[Query]) -> Rows:

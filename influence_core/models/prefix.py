@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,14 +116,31 @@ def form_of(workspace: Workspace, suffix: Suffix) -> Form:
     return Form(output.shape[1:] if suffix.ragged else output.shape, suffix.ragged, str(output.dtype))
 
 
+class Asked(Sequence[np.ndarray]):
+    """The frozen part's outputs of the rows that are asked for: computed when one first is, held in memory."""
+
+    def __init__(self, suffix: Suffix, plain: Rows) -> None:
+        self._suffix, self._plain = suffix, plain
+        self._found: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self._plain)
+
+    def __getitem__(self, row: Any) -> Any:
+        if row not in self._found:
+            self._found[row] = self._suffix.prefix(self._plain.batch([row]))[0].numpy()
+        return self._found[row]
+
+
 def rows(
-    workspace: Workspace, opened: Opened, split: Split, labels: np.ndarray | None = None
+    workspace: Workspace, opened: Opened, split: Split, labels: np.ndarray | None = None, *, few: bool = False
 ) -> Iterator[Progress | Rows]:
     """Yield progress while outputs that are missing are computed, then the split's rows.
 
     Labels are the original ones unless others are given ([N]). With a prefix, items are views into
     the kept file; without, the encoded inputs. Another process that computes the same meanwhile is
-    waited for. Raises `UserError` when the disk is full.
+    waited for. Where ``few`` rows will be asked for and some are missing, nothing is computed ahead and
+    nothing kept (`Asked`). Raises `UserError` when the disk is full.
     """
     plain = rows_of(workspace, opened.whole, split, labels)
     suffix = opened.classifier
@@ -131,6 +148,9 @@ def rows(
         yield plain
         return
     store = _store(workspace, suffix, split, plain)
+    if few and store.missing():
+        yield Rows(suffix, Asked(suffix, plain), plain.labels)
+        return
     if store.missing():
         with store.disk():
             workspace.artefacts.make("prefix", store_key(workspace, suffix, split))

@@ -96,7 +96,7 @@ def _by_gradients(
 ) -> Scoring:
     """Project the rows on the method's directions, under its metric."""
     labels = workspace.labels()
-    work = Projection(workspace, spec.checkpoint, spec.scope)
+    work = Projection(workspace, spec.checkpoint, spec.scope, asked=True)
     metric = yield from method.metric(work, spec)
     given = Pass(work, spec, method.table(workspace, spec), metric, labels.cursor)
     found, size = np.zeros((len(numbers), len(queries))), method.group(work.size, len(numbers))
@@ -133,7 +133,7 @@ def _by_index(
     if table is None:
         raise RunFailedError("the ABIF index was removed meanwhile: build it again")
     index = read_index(table)
-    work = Projection(workspace, spec.checkpoint, spec.scope)
+    work = Projection(workspace, spec.checkpoint, spec.scope, asked=True)
     basis = load_basis(table, work)
     asked_for = (yield from work.project_queries(queries, basis)).astype(np.float64)[:, index.kept]
     phase = f"scoring by {method.name}"
