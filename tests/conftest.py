@@ -1,6 +1,7 @@
 """Fixtures that several files share."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,16 @@ from influence_core.data.opening import run as open_workspace
 from influence_core.events import Result
 from influence_core.specs import OpenSpec
 from influence_core.workspace import Workspace
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes one runs the browser tests, from the start and one by one; other files stay whole."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    items.sort(key=lambda item: item.get_closest_marker("browser") is None)  # the longest first
+    for item in items:
+        group = "browser" if item.get_closest_marker("browser") else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture

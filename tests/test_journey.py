@@ -189,7 +189,7 @@ def test_a_run_survives_its_tab_and_the_death_of_the_app(app, browser):
     expect(again.locator(keyed(again, f"stop_{run.id}"))).to_be_visible()
     assert not run.state().is_over
     again.get_by_role("button", name="Cancel").first.click()
-    assert run.wait(60).state == "killed"
+    assert run.wait(120).state == "killed"
     expect(again.get_by_text("The run was cancelled")).to_be_visible()
     again.goto(f"{app.url}/runs")
     expect(again.get_by_text("Cancelled").nth(1)).to_be_visible()  # the first is the filter's
