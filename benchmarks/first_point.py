@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 REPEATS, BEYOND = 5, 1.0  # corrections; seconds
+POINTS = 3  # that are waited for
 LOOK = 0.01  # seconds between two looks at what the worker has written
 SHOWN = """() => [...document.querySelectorAll('[class*="st-key-correct_chart_probability"] .js-plotly-plot')].some(
     plot => (plot.data || []).some(trace => trace.x && trace.x.length))"""
@@ -35,7 +36,7 @@ class Times:
     address: float  # the page has the run's address
     written: float  # the worker has written the point of step 0
     shown: float  # the chart shows it
-    step: float  # from the point of step 0 to that of step 1
+    step: float  # from the point of step 1 to that of step 2: the first also does what step 0 left for later
 
 
 def run(repeats: int = REPEATS) -> list[Measurement]:
@@ -58,37 +59,37 @@ def run(repeats: int = REPEATS) -> list[Measurement]:
             watch.points()
             _cancel(warm)
             page = open_page(browser)
-            plain = [_click(page, app.url, home, example, plain=True) for example in others[:repeats]]
-            found = [_click(page, app.url, home, example, plain=False) for example in others[repeats:]]
-    return [*_lines("a plain step", plain), *_lines("a step with predicted curves", found)]
+            turns = [_click(page, app.url, home, example, curves=bool(turn % 2)) for turn, example in enumerate(others)]
+            plain, found = turns[::2], turns[1::2]
+    return [*_lines("plain", plain), *_lines("with curves", found)]
 
 
-def _lines(step: str, found: list[Times]) -> list[Measurement]:
+def _lines(kind: str, found: list[Times]) -> list[Measurement]:
     steps = [each.step for each in found]
     beyond = [each.shown - each.step for each in found]
     return [
-        measurement(step, steps, steps, note="the demo, the worker warm"),
-        measurement("click → the run's address", [each.address for each in found], steps),
-        measurement("click → the first point, written", [each.written for each in found], steps),
-        measurement("click → the first point, on the chart", [each.shown for each in found], steps),
-        measurement(f"… beyond {step}", beyond, steps, target=Target(BEYOND, of="seconds")),
+        measurement(f"{kind}: a step", steps, steps, note="the demo, the worker warm"),
+        measurement(f"{kind}: click → the run's address", [each.address for each in found], steps),
+        measurement(f"{kind}: click → the first point, written", [each.written for each in found], steps),
+        measurement(f"{kind}: click → the first point, on the chart", [each.shown for each in found], steps),
+        measurement(f"{kind}: … beyond the step", beyond, steps, target=Target(BEYOND, of="seconds")),
     ]
 
 
-def _click(page: "Page", url: str, home: Path, example: str, *, plain: bool) -> Times:
-    """Start the correction of an example, wait for its first two points, and cancel it."""
+def _click(page: "Page", url: str, home: Path, example: str, *, curves: bool) -> Times:
+    """Start the correction of an example, wait for its first points, and cancel it."""
     from browser import press, query, settled
     from playwright.sync_api import expect
 
     page.goto(f"{url}/correct?example={example}")
     page.locator("[class*='st-key-correct_start'] button").wait_for()
     settled(page)
-    if plain:
-        curves = page.locator("[class*='st-key-correct_curves']")
-        if curves.get_by_role("switch").or_(curves.get_by_role("checkbox")).is_checked():
-            curves.locator("label").first.click()
-            settled(page)
-        expect(curves.get_by_role("switch").or_(curves.get_by_role("checkbox"))).not_to_be_checked()
+    toggle = page.locator("[class*='st-key-correct_curves']")
+    switch = toggle.get_by_role("switch").or_(toggle.get_by_role("checkbox"))
+    if switch.is_checked() != curves:
+        toggle.locator("label").first.click()
+        settled(page)
+    expect(switch).to_be_checked(checked=curves)
     watch = Watch(home / "runs")
     clicked = time.perf_counter()
     press(page, "correct_start")
@@ -98,7 +99,7 @@ def _click(page: "Page", url: str, home: Path, example: str, *, plain: bool) -> 
     shown = time.perf_counter() - clicked
     points = watch.points()
     _cancel(str(query(page, "run")))
-    return Times(address, points[0] - clicked, shown, points[1] - points[0])
+    return Times(address, points[0] - clicked, shown, points[2] - points[1])
 
 
 def _cancel(run_id: str) -> None:
@@ -111,7 +112,7 @@ def _cancel(run_id: str) -> None:
 
 
 class Watch:
-    """Notes in a thread when the next new run writes its first two points."""
+    """Notes in a thread when the next new run writes its first points."""
 
     def __init__(self, runs: Path) -> None:
         self._runs, self._old = runs, {each.parent.name for each in runs.glob("*/events.jsonl")}
@@ -120,15 +121,15 @@ class Watch:
         self._thread.start()
 
     def points(self) -> list[float]:
-        """Wait for both; values of `time.perf_counter`."""
+        """Wait for all of them; values of `time.perf_counter`."""
         self._thread.join(900)
-        assert len(self._points) >= 2, f"{len(self._points)} points in fifteen minutes"
+        assert len(self._points) >= POINTS, f"{len(self._points)} points in fifteen minutes"
         return self._points
 
     def _look(self) -> None:
-        while len(self._points) < 2:
+        while len(self._points) < POINTS:
             for file in self._runs.glob("[!.]*/events.jsonl"):
                 if file.parent.name not in self._old:
                     written = file.read_bytes().count(b'"type": "step"')
-                    self._points += [time.perf_counter()] * (min(written, 2) - len(self._points))
+                    self._points += [time.perf_counter()] * (min(written, POINTS) - len(self._points))
             time.sleep(LOOK)

@@ -10,11 +10,12 @@ import numpy as np
 from influence_core.artefacts import base_key
 from influence_core.errors import UserError
 from influence_core.home import read_json, write_json
-from influence_core.specs import WARM_BATCHES, Correcting, Scoped, TrajectorySpec
+from influence_core.specs import WARM_BATCHES, Correcting, FadingSpec, Scoped, TrajectorySpec
 
 if TYPE_CHECKING:
     from influence_core.workspace import Workspace
 
+OUTPUTS = "outputs.json"
 MOST_STEPS = 50  # of a correction that are counted where it is decided whether the frozen part's outputs are made first
 
 
@@ -93,13 +94,29 @@ def fills(workspace: "Workspace", spec: Correcting) -> bool:
     return 2 * batches * spec.batch_size >= len(workspace.train)
 
 
-def asks_few(workspace: "Workspace", spec: TrajectorySpec) -> bool:
-    """Whether a study's batches touch so few training rows that the frozen part's outputs of all are not made for it.
+def record_outputs(workspace: "Workspace", checkpoint: str | None, scope: str) -> None:
+    """Keep that there is nothing left to make before training rows can be used in a scope: for estimates."""
+    key = _key(workspace, checkpoint, scope)
+    file = workspace.artefacts.path("scope", key) / OUTPUTS
+    if not file.exists():
+        workspace.artefacts.make("scope", key)
+        write_json(file, {"rows": len(workspace.train)})
 
-    At most a quarter of them, as if no row came twice: a first look need not wait for the others.
-    """
-    batches = spec.repeats * spec.steps + (WARM_BATCHES if warms(workspace, spec) else 0)
-    return 4 * batches * spec.batch_size <= len(workspace.train)
+
+def outputs_kept(workspace: "Workspace", checkpoint: str | None, scope: str | None) -> bool:
+    """Whether that was recorded."""
+    return (workspace.artefacts.path("scope", _key(workspace, checkpoint, scope or workspace.scope)) / OUTPUTS).exists()
+
+
+def rows_asked(workspace: "Workspace", spec: FadingSpec) -> int:
+    """Return at most how many training rows a fading study uses: of its batches, and those it perturbs."""
+    batches = spec.steps + (WARM_BATCHES if warms(workspace, spec) else 0)  # the same in all repeats
+    return batches * spec.batch_size + spec.repeats * spec.train_rows
+
+
+def asks_few(workspace: "Workspace", spec: FadingSpec) -> bool:
+    """Whether that is a quarter or less, so that a first look need not wait for the frozen part's outputs of all."""
+    return 4 * rows_asked(workspace, spec) <= len(workspace.train)
 
 
 def _key(workspace: "Workspace", checkpoint: str | None, scope: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from influence_core.attribution.methods import METHODS
 from influence_core.attribution.tracin_multi import TracInMulti
 from influence_core.home import read_json
 from influence_core.settings import CheckpointsSettings, IndexSettings, Method
-from influence_core.sizes import asks_few, optimizer_kind, scope_size, tensors_size
+from influence_core.sizes import asks_few, optimizer_kind, outputs_kept, rows_asked, scope_size, tensors_size
 from influence_core.specs import (
     DEFAULT_RATE,
     Attributed,
@@ -104,19 +104,18 @@ def step_passes(workspace: "Workspace", spec: TrajectorySpec, rows: int, reads: 
 
 
 def _measuring(workspace: "Workspace", spec: StudySpec, repeats: int, passes: int, trajectories: int) -> Cost:
-    """Return the cost of repeats, the frozen part's outputs included where no study or warming has made them."""
+    """Return the cost of repeats, the frozen part's outputs included where they are not there."""
     if repeats == 0:
         return Cost()
     made = outputs(workspace, spec)
-    if asks_few(workspace, spec):  # only those of its batches
-        made = Cost(forward=made.forward * repeats * spec.steps * spec.batch_size // len(workspace.train))
+    if isinstance(spec, FadingSpec) and asks_few(workspace, spec):
+        made = Cost(forward=made.forward * rows_asked(workspace, spec) // len(workspace.train))
     return made + Cost(forward=repeats * passes, vectors=trajectories * copies(workspace, spec))
 
 
 def outputs(workspace: "Workspace", spec: Scoped) -> Cost:
-    """Return what the frozen part's outputs of training rows cost; nothing where a study or a warming made them."""
-    key = base_key(workspace, spec.checkpoint, spec.scope)
-    if any(workspace.artefacts.find(kind, **key) for kind in (*ARRAYS, "warm")):
+    """Return what the frozen part's outputs of training rows cost; nothing where they are known to be there."""
+    if outputs_kept(workspace, spec.checkpoint, spec.scope):
         return Cost()
     return Cost(forward=round(len(workspace.train) * (1 - scope_share(workspace, spec.checkpoint, spec.scope))))
 

@@ -13,6 +13,14 @@ from influence_core.specs import OpenSpec
 from influence_core.workspace import Workspace
 
 
+def pytest_configure() -> None:
+    """Give each of several processes a home of its own, where one was given."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None and "INFLUENCE_HOME" in os.environ:
+        os.environ["INFLUENCE_HOME"] = str(Path(os.environ["INFLUENCE_HOME"]) / worker)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of several processes one runs the browser tests, from the start and one by one; other files stay whole."""
     if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -17,7 +17,7 @@ from influence_core.events import Fading, Progress, Result, through
 from influence_core.runs import registry
 from influence_core.runs.stopping import request_stop
 from influence_core.specs import FadingSpec, parse_spec
-from influence_core.studies import fading, following, setting
+from influence_core.studies import fading, following
 from influence_core.studies.readings import distances, losses
 from influence_core.studies.scoring import _by_table, asked, score
 from influence_core.studies.setting import Setting, draw, open_setting, setting_key
@@ -129,7 +129,7 @@ def test_a_study_of_few_rows_makes_no_outputs_for_the_others_and_measures_the_sa
     (quick,) = value(opened, tmp_path, **few)["methods"]
     assert not (opened.artefacts.folder / "prefix").exists()
     monkeypatch.setattr(fading, "repeat_key", lambda *given: {"again": True})  # it is to be measured anew
-    monkeypatch.setattr(setting, "asks_few", lambda *given: False)
+    monkeypatch.setattr(fading, "asks_few", lambda *given: False)
     (whole,) = value(opened, tmp_path, **few)["methods"]
     assert (opened.artefacts.folder / "prefix").exists()
     assert quick["r"] == pytest.approx(whole["r"], abs=1e-4)

@@ -10,7 +10,7 @@ from influence_core.artefacts import base_key
 from influence_core.estimates import START, TANGENT, WARM_BATCHES, estimate, seconds
 from influence_core.estimates import TRAIN as TRAINED
 from influence_core.rates import FORWARD
-from influence_core.sizes import asks_few
+from influence_core.sizes import asks_few, record_outputs
 from influence_core.specs import DivergenceSpec, FadingSpec, TracinErrorSpec
 from influence_core.study_costs import BOTH_WAYS, OVERHEAD, kept, scope_share, study_cost
 
@@ -82,7 +82,7 @@ def test_the_frozen_part_is_computed_once_and_blocks_give_the_share(workspace):
     assert scope_share(workspace, None, "last:9") == scope_share(workspace, None, "all") == 1
     spec = FadingSpec(**{**FADING, "scope": "last:1"})
     cold = spent(workspace, spec)
-    workspace.artefacts.make("warm", base_key(workspace, None, "last:1"))
+    record_outputs(workspace, None, "last:1")
     assert cold - spent(workspace, spec) == pytest.approx(0.75 * TRAIN / FORWARD)
 
 
@@ -108,11 +108,14 @@ def test_the_memory_of_all_trajectories_is_counted(workspace):
 def test_a_study_of_few_batches_makes_the_frozen_parts_outputs_of_these_alone(workspace):
     config = workspace.path / "checkpoints" / "first" / "config.json"
     config.write_text(json.dumps({"num_hidden_layers": 4}))
-    spec = FadingSpec(**{**FADING, "scope": "last:1", "batch_size": 1, "repeats": 1, "steps": TRAIN // 4})
+    few = TRAIN // 4 - 4  # and four rows perturbed
+    spec = FadingSpec(**{**FADING, "scope": "last:1", "batch_size": 1, "repeats": 1, "steps": few})
     assert asks_few(workspace, spec)
-    for more in ({"steps": TRAIN // 4 + 1}, {"repeats": 2}, {"batch_size": 2}, {"optimizer": "adam"}):
+    for more in ({"steps": few + 1}, {"repeats": 2}, {"batch_size": 2}, {"optimizer": "adam"}):
         assert not asks_few(workspace, spec.model_copy(update=more))
     with_few = spent(workspace, spec)
-    keep(workspace, spec.model_copy(update={"steps": 1}), 0)  # then all outputs are there
+    keep(workspace, spec.model_copy(update={"steps": 1}), 0)
+    assert spent(workspace, spec) == pytest.approx(with_few)  # a study of few rows leaves none behind
+    record_outputs(workspace, None, "last:1")
     own = round(TRAIN * 0.75) * (TRAIN // 4) // TRAIN
     assert with_few - spent(workspace, spec) == pytest.approx(own / FORWARD)

@@ -17,7 +17,7 @@ from influence_core.gradients.rows import row_gradients
 from influence_core.models import prefix
 from influence_core.models.classifier import Batch, Parameters, Rows
 from influence_core.models.loading import rows_of
-from influence_core.sizes import record_size
+from influence_core.sizes import record_outputs, record_size
 
 if TYPE_CHECKING:
     from influence_core.workspace import Workspace
@@ -53,7 +53,7 @@ class Projection:
         asked: bool = False,
         queries_only: bool = False,
     ) -> None:
-        self.workspace, self._asked = workspace, asked
+        self.workspace, self._checkpoint, self._asked = workspace, checkpoint, asked
         if queries_only:
             self.opened = prefix.open_whole(workspace, checkpoint, scope)
         else:
@@ -70,12 +70,14 @@ class Projection:
     @property
     def prefix(self) -> str:
         """Whether the frozen prefix's outputs are kept, or why not; for manifests."""
-        return self.opened.reason or "kept"
+        return self.opened.reason or ("asked" if self._asked else "kept")
 
     def train(self, labels: np.ndarray | None = None) -> Generator[Progress, None, Rows]:
         """Return the training rows, with their original labels unless others are given ([N])."""
         if self._rows is None:
             self._rows = yield from through(prefix.rows(self.workspace, self.opened, "train", few=self._asked), Rows)
+            if not isinstance(self._rows.items, prefix.Asked):
+                record_outputs(self.workspace, self._checkpoint, self.scope.name)
         return self._rows if labels is None else Rows(self.classifier, self._rows.items, labels)
 
     def queries(self, queries: Sequence[Query]) -> Rows:
@@ -126,6 +128,8 @@ class Projection:
         alone, so the products do not depend on who computes them.
         """
         everything = yield from self.train(labels)
+        if isinstance(everything.items, prefix.Asked):
+            yield from everything.items.fetch(numbers.tolist())
         chosen = Rows(self.classifier, [everything.items[int(row)] for row in numbers], labels[numbers])
         places: list[np.ndarray] = []
 

@@ -13,6 +13,7 @@ from influence_core.events import Progress, through
 from influence_core.models import prefix
 from influence_core.models.classifier import Parameters, Rows
 from influence_core.models.prefix import Opened
+from influence_core.sizes import record_outputs
 from influence_core.specs import Correcting
 from influence_core.trajectory.modes import batch_norms
 from influence_core.trajectory.optimizers import OptimizerSpec
@@ -64,6 +65,8 @@ def training(
         raise UserError(no_batchnorm(scope.name))
     own = workspace.labels(cursor).values if spec.annotated_loss else None
     rows = yield from through(prefix.rows(workspace, opened, "train", own), Rows)
+    if opened.reason is None:
+        record_outputs(workspace, spec.checkpoint, scope.name)
     step = TrainingStep(
         classifier,
         scope,

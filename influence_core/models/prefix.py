@@ -16,6 +16,7 @@ from influence_core.artefacts import CODE_VERSION
 from influence_core.errors import UserError
 from influence_core.events import Progress
 from influence_core.models.classifier import Classifier, Rows, Scope
+from influence_core.models.items import Items
 from influence_core.models.loading import load, rows_of, scope_of
 from influence_core.models.stored import VALUES, Form, Store, held
 from influence_core.models.suffix import BATCH, Suffix, cut
@@ -116,8 +117,11 @@ def form_of(workspace: Workspace, suffix: Suffix) -> Form:
     return Form(output.shape[1:] if suffix.ragged else output.shape, suffix.ragged, str(output.dtype))
 
 
-class Asked(Sequence[np.ndarray]):
-    """The frozen part's outputs of the rows that are asked for: computed when one first is, held in memory."""
+class Asked(Items):
+    """The frozen part's outputs of the rows that are asked for: each computed when it first is, held in memory.
+
+    One row at a time, so that no value depends on which rows are asked for together.
+    """
 
     def __init__(self, suffix: Suffix, plain: Rows) -> None:
         self._suffix, self._plain = suffix, plain
@@ -126,10 +130,18 @@ class Asked(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self._plain)
 
-    def __getitem__(self, row: Any) -> Any:
+    def item(self, row: int) -> np.ndarray:
+        """Return one row's output."""
         if row not in self._found:
             self._found[row] = self._suffix.prefix(self._plain.batch([row]))[0].numpy()
         return self._found[row]
+
+    def fetch(self, rows: Sequence[int]) -> Iterator[Progress]:
+        """Compute rows ahead; yields progress."""
+        for done, row in enumerate(rows, 1):
+            self.item(row)
+            if done % BATCH == 0:
+                yield Progress(phase=PHASE, done=done, total=len(rows))
 
 
 def rows(

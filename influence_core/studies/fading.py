@@ -17,6 +17,7 @@ from influence_core.events import Correlation, Events, Fading, Progress, Result,
 from influence_core.fingerprints import key_hash
 from influence_core.runs.stopping import stop_requested
 from influence_core.settings import Method
+from influence_core.sizes import asks_few
 from influence_core.specs import FadingSpec
 from influence_core.studies.following import circumstances, followed
 from influence_core.studies.readings import number, numbers
@@ -56,6 +57,7 @@ class Study:
     budget: Budget
     done: list[Measured] = field(default_factory=list)
     setting: Setting | None = None  # opened by the first repeat that is not kept
+    few: bool = False  # so few rows are asked for that only their outputs of the frozen part are made
     how: How = "auto"  # until a repeat found one after another faster
 
     def repeat(self, number: int) -> Generator[Progress | Fading, None, Measured | None]:
@@ -96,7 +98,7 @@ class Study:
         if arrays is None:
             examples = drawn.ids(self.workspace)["test"]
             queries = [Query(*pair) for pair in zip(examples, drawn.targets.tolist(), strict=True)]
-            scores = yield from score(self.workspace, wanted, drawn.train, queries)
+            scores = yield from score(self.workspace, wanted, drawn.train, queries, few=self.few)
             arrays = {"scores": scores.astype(np.float64)}
             kept.write(name, arrays)
             self.budget.made()
@@ -109,7 +111,7 @@ class Study:
         """Train on L and on L + ε l_x for each x side by side, reading l_z after each step."""
         spec = self.spec
         if self.setting is None:
-            self.setting = yield from through(open_setting(self.workspace, spec), Setting)
+            self.setting = yield from through(open_setting(self.workspace, spec, few=self.few), Setting)
         setting = self.setting
         test = setting.batch("test", drawn.test, drawn.targets)
         rows = alike(setting.step.rows, [[int(each)] for each in drawn.train], [[int(each)] for each in drawn.labels])
@@ -169,7 +171,10 @@ def run(spec: FadingSpec, result: Path) -> Events:
     """
     workspace, started = Workspace.open(spec.workspace), time.monotonic()
     methods, left_out = usable(workspace, spec, spec.methods)
-    study = Study(spec, workspace, optimizer_for(workspace, spec), methods, result, Budget(spec.budget_minutes))
+    few = asks_few(workspace, spec)  # before scoring, which may keep a warmed state
+    study = Study(
+        spec, workspace, optimizer_for(workspace, spec), methods, result, Budget(spec.budget_minutes), few=few
+    )
     for place in range(spec.repeats):
         if not study.budget.begin() or (place and stop_requested(result)):
             break

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from influence_core.errors import RunFailedError
 from influence_core.models.classifier import Batch
+from influence_core.models.prefix import Asked
 from influence_core.studies.readings import distances, losses
 from influence_core.studies.setting import Setting
 from influence_core.trajectory.perturbation import Perturbation
@@ -100,6 +101,7 @@ def circumstances(setting: Setting) -> dict[str, Any]:
         "device": str(classifier.device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        **({"outputs": "asked"} if isinstance(setting.step.rows.items, Asked) else {}),  # else kept, in other batches
     }
 
 

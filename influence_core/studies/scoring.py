@@ -62,19 +62,23 @@ def scores_key(workspace: Workspace, spec: Attributed) -> dict[str, Any]:
     return {**key, **(method.depends_on(workspace, spec) if isinstance(method, GradientMethod) else {})}
 
 
-def score(workspace: Workspace, spec: Attributed, numbers: np.ndarray, queries: Sequence[Query]) -> Scoring:
+def score(
+    workspace: Workspace, spec: Attributed, numbers: np.ndarray, queries: Sequence[Query], *, few: bool = False
+) -> Scoring:
     """Return the scores [X, Z] of training rows ``numbers`` [X] for the queries, with labels as they stand.
 
+    With ``few`` a method that needs only these rows has the frozen part's outputs made for them alone.
     TracIn's η is left at 1 for the caller to choose; TracIn over checkpoints weighs them by their own.
     """
     assert spec.method is not None
     method = METHODS[spec.method]
     if isinstance(method, Abif):
-        return (yield from _by_index(workspace, spec, method, numbers, queries))
+        return (yield from _by_index(workspace, spec, method, numbers, queries, few))
     if isinstance(method, TracInMulti):
         return (yield from _at_checkpoints(workspace, spec, method, numbers, queries))
     if isinstance(method, GradientMethod) and not isinstance(method, Ekfac):
-        return (yield from _by_gradients(workspace, spec, method, numbers, queries))
+        few &= method.name == TracIn.name  # the others train, or multiply by H, over rows of their own
+        return (yield from _by_gradients(workspace, spec, method, numbers, queries, few))
     return (yield from _by_table(workspace, spec, method, numbers, queries))
 
 
@@ -92,11 +96,16 @@ def _with_basis(workspace: Workspace, spec: Attributed, method: Abif) -> Table |
 
 
 def _by_gradients(
-    workspace: Workspace, spec: Attributed, method: GradientMethod, numbers: np.ndarray, queries: Sequence[Query]
+    workspace: Workspace,
+    spec: Attributed,
+    method: GradientMethod,
+    numbers: np.ndarray,
+    queries: Sequence[Query],
+    few: bool = False,
 ) -> Scoring:
     """Project the rows on the method's directions, under its metric."""
     labels = workspace.labels()
-    work = Projection(workspace, spec.checkpoint, spec.scope, asked=True)
+    work = Projection(workspace, spec.checkpoint, spec.scope, asked=few)
     metric = yield from method.metric(work, spec)
     given = Pass(work, spec, method.table(workspace, spec), metric, labels.cursor)
     found, size = np.zeros((len(numbers), len(queries))), method.group(work.size, len(numbers))
@@ -126,14 +135,14 @@ def _at_checkpoints(
 
 
 def _by_index(
-    workspace: Workspace, spec: Attributed, method: Abif, numbers: np.ndarray, queries: Sequence[Query]
+    workspace: Workspace, spec: Attributed, method: Abif, numbers: np.ndarray, queries: Sequence[Query], few: bool
 ) -> Scoring:
     """Project rows and queries on the index's eigenvectors."""
     table = _with_basis(workspace, spec, method)
     if table is None:
         raise RunFailedError("the ABIF index was removed meanwhile: build it again")
     index = read_index(table)
-    work = Projection(workspace, spec.checkpoint, spec.scope, asked=True)
+    work = Projection(workspace, spec.checkpoint, spec.scope, asked=few)
     basis = load_basis(table, work)
     asked_for = (yield from work.project_queries(queries, basis)).astype(np.float64)[:, index.kept]
     phase = f"scoring by {method.name}"

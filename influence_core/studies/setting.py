@@ -16,7 +16,7 @@ from influence_core.models.classifier import Batch, Parameters, Rows
 from influence_core.models.loading import rows_of
 from influence_core.models.prefix import Opened, open_scope
 from influence_core.models.suffix import Suffix, cut
-from influence_core.sizes import asks_few
+from influence_core.sizes import record_outputs
 from influence_core.specs import Split, TracinErrorSpec, TrajectorySpec
 from influence_core.studies.keys import optimizer_key
 from influence_core.trajectory.optimizers import OptimizerSpec, OptimizerState
@@ -96,15 +96,16 @@ def setting_words(workspace: Workspace, spec: TrajectorySpec) -> dict[str, Any]:
     }
 
 
-def open_setting(workspace: Workspace, spec: TrajectorySpec) -> Iterator[Progress | Setting]:
+def open_setting(workspace: Workspace, spec: TrajectorySpec, *, few: bool = False) -> Iterator[Progress | Setting]:
     """Yield progress while the frozen part's outputs and the optimizer's state are made, then the setting.
 
-    Where few rows are asked for (`sizes.asks_few`), their outputs are made when they come up.
+    Where ``few`` rows will be asked for, their outputs are made when they come up.
     In another precision than the checkpoint's, θ_init, the outputs and the state are its own, converted.
     """
     native = open_scope(workspace, spec.checkpoint, spec.scope)
-    few = asks_few(workspace, spec)
     rows = yield from through(prefix.rows(workspace, native, "train", few=few), Rows)  # original labels (DEFINITIONS)
+    if not isinstance(rows.items, prefix.Asked):
+        record_outputs(workspace, spec.checkpoint, native.scope.name)
     optimizer = optimizer_for(workspace, spec)
     step = TrainingStep(
         native.classifier, native.scope, optimizer, rows, spec.batch_size, spec.seed, dropout=spec.dropout

@@ -44,8 +44,9 @@ def follow(run: RunDirectory, spec: Correcting, show: Callable[[RunReading], Non
             st.rerun()
         progress(run, found, reading, spec.steps)
         if reading.last_step is None:
-            st.caption("The charts fill in from step 0, when ranking and optimizer are ready.")
-        show(reading)  # empty charts as well: the browser loads what draws them while the run prepares
+            st.caption("The charts fill in from step 0, when rows and optimizer are ready.")
+        if reading.last_step is not None or found.state == "running":
+            show(reading)  # empty charts as well: the browser loads what draws them while the run prepares
         if pace(found, reading) != every:
             st.rerun()
 
@@ -54,7 +55,7 @@ def follow(run: RunDirectory, spec: Correcting, show: Callable[[RunReading], Non
 
 def pace(found: RunState, reading: RunReading) -> float:
     """Return the seconds between two looks: few while the first point may come at any moment."""
-    young = (now() - (found.started or found.created)).total_seconds() < SOON
+    young = 0 <= (now() - (found.started or found.created)).total_seconds() < SOON
     return EAGER if young and reading.last_step is None else REFRESH
 
 
