@@ -20,15 +20,26 @@ def pytest_configure() -> None:
         os.environ["INFLUENCE_HOME"] = str(Path(os.environ["INFLUENCE_HOME"]) / worker)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes one runs the browser tests, from the start and one by one; other files stay whole."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    items.sort(key=lambda item: item.get_closest_marker("browser") is None)  # the longest first
-    for item in items:
-        group = "browser" if item.get_closest_marker("browser") else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Of several processes one begins with the browser's journeys, which take longest."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: not _is_journey(item.nodeid))
+
+
+def _is_journey(name: str) -> bool:
+    return "test_journey" in name.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """With several processes a file stays whole in one of them, and so do all journeys: one browser at a time."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class JourneysTogether(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "journeys" if _is_journey(nodeid) else str(super()._split_scope(nodeid))
+
+    return JourneysTogether(config, log)
 
 
 @pytest.fixture
