@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PORT ?= 8501
-WORKERS ?= 2
+WORKERS ?= 0
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-full lint bench demo-build demo-check clean
@@ -30,7 +30,7 @@ run: $(BIN)/.app images ## Open the app on the embedded demo (installs what is m
 	$(BIN)/python -m streamlit run app.py --server.port $(PORT) --server.fileWatcherType none $(STREAMLIT_FLAGS)
 
 test: $(BIN)/.dev browser images ## All tests that fit CI
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not full" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(if $(filter-out 0,$(WORKERS)),OMP_NUM_THREADS=1) $(BIN)/python -m pytest -m "not full" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-full: $(BIN)/.full browser images ## These and the ones at real size (installs kronfluence)
 	$(BIN)/python -m pytest
