@@ -18,6 +18,7 @@ from influence_core.models.classifier import Rows
 from influence_core.models.loading import load, rows_of
 from influence_core.models.prefix import open_scope
 from influence_core.models.suffix import Suffix, cut
+from influence_core.sizes import outputs_kept
 
 
 def run(workspace, opened, split="train", labels=None):
@@ -75,6 +76,12 @@ def test_few_rows_come_from_the_store_where_all_are_kept(opened, monkeypatch):
     (found,) = prefix.rows(opened, work, "train", few=True)
     monkeypatch.setattr(Suffix, "prefix", None)
     assert not found.items[5].flags.owndata
+
+
+def test_only_outputs_that_are_all_there_are_recorded_for_estimates(opened):
+    for options, kept in (({"few": True}, False), ({"asked": True}, False), ({}, True)):
+        list(Projection(opened, None, None, **options).train())
+        assert outputs_kept(opened, None, None) == kept
 
 
 @pytest.mark.usefixtures("small_shards")

@@ -76,7 +76,7 @@ class Projection:
         """Return the training rows, with their original labels unless others are given ([N])."""
         if self._rows is None:
             self._rows = yield from through(prefix.rows(self.workspace, self.opened, "train", few=self._asked), Rows)
-            if not isinstance(self._rows.items, prefix.Asked):
+            if self.opened.reason is None and not isinstance(self._rows.items, prefix.Asked):
                 record_outputs(self.workspace, self._checkpoint, self.scope.name)
         return self._rows if labels is None else Rows(self.classifier, self._rows.items, labels)
 
