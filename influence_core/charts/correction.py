@@ -21,7 +21,11 @@ NEAR_AND_FAR: tuple[tuple[str, Callable[[AnyStep], float | None], str], ...] = (
     ("the similar half", lambda step: step.near_retention, "dash"),
     ("the others", lambda step: step.far_retention, "dot"),
 )
-_NO_STEPS = "No steps yet: the chart fills in as the run goes on"
+
+
+def not_yet(what: str, revision: str) -> go.Figure:
+    """Return the chart of a run's quantity before its first step: empty, in words."""
+    return theme.words(f"{what}: no steps yet", revision)
 
 
 def find_flip(steps: Sequence[Step], desired: str) -> int | None:
@@ -34,9 +38,9 @@ def probability(steps: Sequence[Step], desired: str, flip_step: int | None, revi
 
     Where influence predicted it, also by Eq. 6 (dashed) and Eq. 2 (dotted), and so in `loss`.
     """
-    if not steps:
-        return theme.words(_NO_STEPS, revision)
     name = f"Probability of “{theme.label(desired)}”"
+    if not steps:
+        return not_yet(name, revision)
     title = f"{name} {_course(steps, flip_step, lambda step: step.probability)}"
     if flip_step is None:
         title += "; no flip so far" if len(steps) > 1 else ""
@@ -55,9 +59,9 @@ def probability(steps: Sequence[Step], desired: str, flip_step: int | None, revi
 
 def loss(steps: Sequence[Step], desired: str, flip_step: int | None, revision: str = "") -> go.Figure:
     """Draw the loss (nats) of the desired label, with the uncorrected run dotted beside it and the flip marked."""
-    if not steps:
-        return theme.words(_NO_STEPS, revision)
     name = f"Loss of “{theme.label(desired)}”"
+    if not steps:
+        return not_yet(name, revision)
     title = f"{name} {_course(steps, flip_step, lambda step: step.loss, ' nats')}"
     low, high = span(steps)
     figure = _two_lines(steps, flip_step, "loss", (low, high))
@@ -74,7 +78,7 @@ def divergence(steps: Sequence[S], desired: str, flip_step: int | None, revision
     finite, and a note says how many.
     """
     if not steps:
-        return theme.words(_NO_STEPS, revision)
+        return not_yet("Distance from the uncorrected run", revision)
     drawn = [step for step in steps if step.divergence > 0 and math.isfinite(step.divergence)]
     if not drawn:
         return theme.words("No distance from the uncorrected run to draw so far", revision)
@@ -133,7 +137,7 @@ def retention(steps: Sequence[S], desired: str, flip_step: int | None, revision:
     Quieter beside it, where they were read: the half most similar to the corrected row, and the rest.
     """
     if not steps:
-        return theme.words(_NO_STEPS, revision)
+        return not_yet("Retention", revision)
     end = _flip(steps, flip_step) or steps[-1]
     before, now = theme.percent(steps[0].retention), theme.percent(end.retention)
     moved = "stayed at" if now == before else "fell to" if end.retention < steps[0].retention else "rose to"

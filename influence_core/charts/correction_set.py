@@ -5,17 +5,16 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from influence_core.charts import theme
-from influence_core.charts.correction import divergence, retention
+from influence_core.charts.correction import divergence, not_yet, retention
 from influence_core.events import SetStep
 
 LINES = 30  # examples drawn with a line each
-_NO_STEPS = "No steps yet: the chart fills in as the run goes on"
 
 
 def flipped(steps: Sequence[SetStep], desired: Mapping[str, str], revision: str = "") -> go.Figure:
     """Draw how many of the examples are predicted as desired (labels by example), without correction dotted beside."""
     if not steps:
-        return theme.words(_NO_STEPS, revision)
+        return not_yet("Rows predicted as desired", revision)
     last, points = steps[-1], [steps[at] for at in theme.thin(len(steps))]
     alone = [sum(each.base_prediction == desired[each.example] for each in step.examples) for step in points]
     title = f"{last.flipped} of {len(last.examples)} are predicted as desired after {_steps(last.step)}"
@@ -51,7 +50,7 @@ def flipped(steps: Sequence[SetStep], desired: Mapping[str, str], revision: str 
 def probabilities(steps: Sequence[SetStep], revision: str = "") -> go.Figure:
     """Draw the probability of each example's desired label; of very many, the first `LINES`."""
     if not steps:
-        return theme.words(_NO_STEPS, revision)
+        return not_yet("Probability of the desired labels", revision)
     first, last = steps[0], steps[-1]
     points = [steps[at] for at in theme.thin(len(steps))]
     mean = [sum(each.probability for each in step.examples) / len(step.examples) for step in (first, last)]
