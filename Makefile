@@ -30,7 +30,7 @@ run: $(BIN)/.app images ## Open the app on the embedded demo (installs what is m
 	$(BIN)/python -m streamlit run app.py --server.port $(PORT) --server.fileWatcherType none $(STREAMLIT_FLAGS)
 
 test: $(BIN)/.dev browser images ## All tests that fit CI
-	$(if $(filter-out 0,$(WORKERS)),OMP_NUM_THREADS=1) $(BIN)/python -m pytest -m "not full" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(if $(filter-out 0,$(WORKERS)),OMP_NUM_THREADS=1) $(BIN)/python -m pytest -m "not full" --durations 15 -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-full: $(BIN)/.full browser images ## These and the ones at real size (installs kronfluence)
 	$(BIN)/python -m pytest

@@ -42,7 +42,10 @@ def browser():
         yield found
 
 
-@pytest.mark.parametrize(("scheme", "word", "name"), [("light", "minute", "with-ann"), ("dark", "plot", "with-bo")])
+DARK = pytest.param("dark", "plot", "with-bo", marks=pytest.mark.full)  # the same steps once more take five minutes
+
+
+@pytest.mark.parametrize(("scheme", "word", "name"), [("light", "minute", "with-ann"), DARK])
 def test_from_the_first_page_to_a_kept_checkpoint(app, browser, scheme, word, name):
     workspace = Workspace.open("demo:movie-reviews")
     page = open_page(browser, scheme)
