@@ -96,13 +96,26 @@ def test_nothing_measured_is_said_in_words():
     ("repeats", "said"),
     [
         (1, "bootstrap over its training rows"),
-        (2, "A band over few repeats (2), no verdict"),
+        (2, "95 % interval over 2 repeats: over so few it is wide whatever happens, so there is no verdict"),
         (4, "no verdict"),
         (5, "95 % interval over 5 repeats, enough for a verdict"),
     ],
 )
 def test_what_the_band_means(repeats, said):
     assert said in words.band_words(repeats)
+
+
+def wide_at_the_peak():
+    """A method whose band contains zero where R is largest, but not at every step."""
+    return {
+        "method": "tracin",
+        "steps": [1, 2],
+        "r": [0.6, 0.4],
+        "low": [-0.5, 0.35],
+        "high": [0.99, 0.45],
+        "peak": 1,
+        "faded_at": None,
+    }
 
 
 def test_a_verdict_is_said_from_five_repeats_on():
@@ -116,6 +129,10 @@ def test_a_verdict_is_said_from_five_repeats_on():
     ]
     (never,) = words.fading_words(rows_so_far(events([0.05, 0.02])), 5)
     assert never == "At none of 2 steps do the scores predict what happens beyond chance."
+    (late,) = words.fading_words([wide_at_the_peak()], 5)
+    assert late == "After 2 steps the scores still predict something of what happens, R = 0.4."
+    (opposite,) = words.fading_words(rows_so_far(events([-0.8, -0.9])), 5)
+    assert opposite == "After 2 steps the scores predict the opposite of what happens, R = -0.9."
     assert words.fading_words(rows_so_far(events([0.5])), 1) == [
         "The scores match what happens with R = 0.5 after 1 step."
     ]

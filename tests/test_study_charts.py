@@ -45,6 +45,12 @@ def test_r_is_drawn_with_its_band_and_the_fading_step():
     assert high >= 1
 
 
+def test_a_band_that_holds_zero_throughout_has_nothing_to_fade():
+    figure = fading([curve("tracin", [0.05, 0.02, 0.04], faded_at=2)])
+    assert not [trace for trace in figure.data if trace.marker.symbol == "x"]
+    assert figure.layout.meta["title"] == "TracIn peaks at 0.05 (step 1), its band holds zero throughout"
+
+
 def test_controls_are_grey_and_methods_are_not():
     figure = fading([*ROWS, curve("hif-cr", [0.5, 0.6]), curve("embedding", [0.1, 0.1])])
     colours = {trace.name: (trace.line.color, trace.line.dash) for trace in figure.data if trace.showlegend is None}

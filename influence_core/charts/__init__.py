@@ -3,8 +3,8 @@
 from influence_core.charts.confusion import confusion, confusion_counts
 from influence_core.charts.correction import divergence, find_flip, loss, probability, retention
 from influence_core.charts.correction_study import correction_retention, correction_steps, correction_success
-from influence_core.charts.fading import fading, fading_distance
-from influence_core.charts.fading_course import VERDICT_REPEATS, contains_zero, course, divergence_so_far, rows_so_far
+from influence_core.charts.fading import contains_zero, fading, fading_distance, powerless
+from influence_core.charts.fading_course import VERDICT_REPEATS, course, divergence_so_far, rows_so_far
 from influence_core.charts.forecast import forecast
 from influence_core.charts.phases import phases, tracin_error
 from influence_core.charts.precision import precision
@@ -40,6 +40,7 @@ __all__ = [
     "parting",
     "percent",
     "phases",
+    "powerless",
     "precision",
     "probability",
     "residual_history",

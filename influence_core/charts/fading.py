@@ -26,7 +26,7 @@ def fading(methods: Sequence[Mapping[str, Any]], revision: str = "") -> go.Figur
         _band(figure, row, line["color"])
         _line(figure, row, "r", line)
         at = row.get("faded_at")
-        if at is not None and row["method"] not in CONTROLS:
+        if at is not None and row["method"] not in CONTROLS and not powerless(row):
             value = row["r"][row["steps"].index(at)]
             name = f"{theme.inert(_name(row))}: the band first contains zero at step {at}"
             figure.add_trace(
@@ -66,6 +66,16 @@ def fading_distance(methods: Sequence[Mapping[str, Any]], revision: str = "") ->
     )
     figure.update_yaxes(rangemode="tozero")
     return figure
+
+
+def contains_zero(low: float | None, high: float | None) -> bool:
+    """Whether nothing speaks against R = 0; a band that is not known is among them."""
+    return low is None or high is None or low <= 0 <= high
+
+
+def powerless(row: Mapping[str, Any]) -> bool:
+    """Whether a method's band contains zero at every step: there is nothing that could fade."""
+    return all(contains_zero(*pair) for pair in zip(row["low"], row["high"], strict=True))
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -138,7 +148,7 @@ def _course(row: Mapping[str, Any]) -> str:
     said = f"{_name(row)} peaks at {theme.number(row['r'][top])} (step {row['steps'][top]})"
     faded = row.get("faded_at")
     if faded is not None:
-        return f"{said}, faded by step {faded}"
+        return f"{said}, its band holds zero throughout" if powerless(row) else f"{said}, faded by step {faded}"
     return f"{said}, {theme.number(row['r'][known[-1]])} at step {row['steps'][known[-1]]}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from influence_core.charts import theme
-from influence_core.charts.fading import fading
+from influence_core.charts.fading import contains_zero, fading
 from influence_core.events import Fading
 
 VERDICT_REPEATS = 5  # fewer give a band, but no verdict (DEFINITIONS, Trajectories)
@@ -104,11 +104,6 @@ def divergence_so_far(events: Sequence[Fading]) -> list[float | None]:
     return [
         sum(found[step]) / len(found[step]) if step in found else None for step in range(1, max(found, default=0) + 1)
     ]
-
-
-def contains_zero(low: float | None, high: float | None) -> bool:
-    """Whether nothing speaks against R = 0; a band that is not known is among them."""
-    return low is None or high is None or low <= 0 <= high
 
 
 def _apart(divergence: Sequence[float | None], drawn: Sequence[int]) -> str:

@@ -29,7 +29,7 @@ def conjecture(files: Sequence[Path]) -> dict[str, Any]:
     it never faded. ``spearman`` holds per method and unit ``r`` over ``models`` (`rank_correlation`), null
     for fewer than 3; negative is what G.1 conjectures. Per Σ η the one carries 1/η and the other η, so
     models with other learning rates show it by that alone: per step is the fair comparison. ``unpaired``
-    names studies without their other one, ``powerless`` methods whose band contains zero at their peak.
+    names studies without their other one, ``powerless`` methods whose band contains zero at every step.
 
     Raises:
         UserError: a file that is no such record, two of the same study, or no setting with both.
@@ -118,7 +118,7 @@ def _rows(key: tuple[Any, ...], fading: Mapping[str, Any], divergence: Mapping[s
             "span_lr": None if span is None else span * rate,
             "followed_step": followed,
             "followed_lr": followed * rate,
-            "powerless": _contains_zero(method, method["peak"] - 1),
+            "powerless": all(_contains_zero(method, place) for place in range(len(method["steps"]))),
         }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from influence_core.charts import VERDICT_REPEATS, contains_zero, number
+from influence_core.charts import VERDICT_REPEATS, number, powerless
 from influence_core.settings import CONTROLS, METHOD_NAMES
 from influence_core.specs import FadingSpec
 from influence_core.workspace import Checkpoint
@@ -58,7 +58,10 @@ def band_words(repeats: int) -> str:
             f"A verdict takes {VERDICT_REPEATS} repeats."
         )
     if repeats < VERDICT_REPEATS:
-        return f"A band over few repeats ({repeats}), no verdict: that takes {VERDICT_REPEATS}."
+        return (
+            f"The band is the 95 % interval over {repeats} repeats: over so few it is wide whatever happens, so there "
+            f"is no verdict. That takes {VERDICT_REPEATS}."
+        )
     return f"The band is the 95 % interval over {repeats} repeats, enough for a verdict."
 
 
@@ -78,11 +81,13 @@ def fading_words(table: Sequence[Mapping[str, Any]], repeats: int) -> list[str]:
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
-    peak, last = row["steps"].index(row["peak"]), row["steps"][-1]
-    if contains_zero(row["low"][peak], row["high"][peak]):
+    last, high = row["steps"][-1], [value for value in row["high"] if value is not None]
+    if powerless(row):
         return f"at none of {steps(last)} do the scores predict what happens beyond chance."
     if row["faded_at"] is not None:
         return f"after {steps(row['faded_at'])} the scores no longer predict what happens."
+    if high[-1] < 0:
+        return f"after {steps(last)} the scores predict the opposite of what happens{_now(row)}."
     return f"after {steps(last)} the scores still predict something of what happens{_now(row)}."
 
 
