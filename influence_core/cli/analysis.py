@@ -196,6 +196,9 @@ def correct(
     if (said := chosen_words(about)) is not None and not few_desired(about):
         print(said)
     print(f"retention {number(100 * outcome['retention'])} %{_halves(outcome)}")
+    if "retention_at_end" in outcome:
+        lost = ", where the flip is lost again" if "lost_again" in outcome else ""
+        print(f"retention {number(100 * outcome['retention_at_end'])} % at the end, step {outcome['steps']}{lost}")
     if "retention_at_stop" in outcome:
         print(f"stopped at step {outcome['steps']}: retention was {number(100 * outcome['retention_at_stop'])} %")
     if "validation_loss_at_stop" in outcome:

@@ -1,9 +1,11 @@
 """What commands print: tables for people, JSON alone on standard output for programs."""
 
 import json
+import signal
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -13,6 +15,7 @@ from tqdm import tqdm
 from influence_core.errors import UserError
 from influence_core.events import Events, Progress, Result
 from influence_core.runs import registry
+from influence_core.runs.stopping import request_stop
 from influence_core.specs import AnySpec
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")]
@@ -86,10 +89,29 @@ def last(events: Iterable[Progress | T], kind: type[T]) -> T:
     return found[-1]
 
 
-def run_here(spec: AnySpec) -> dict[str, Any]:
-    """Run a spec in this process to its end, showing progress; return the result's value."""
-    with tempfile.TemporaryDirectory() as temporary:
+def run_here(spec: AnySpec, *, early: bool = False) -> dict[str, Any]:
+    """Run a spec in this process to its end, showing progress; return the result's value.
+
+    With ``early`` a first Ctrl-C asks for an end at the next stop that the run has, with what is finished.
+    """
+    with tempfile.TemporaryDirectory() as temporary, _stopping(Path(temporary)) if early else nullcontext():
         return finish(registry.start(spec, Path(temporary)))
+
+
+@contextmanager
+def _stopping(result: Path) -> Iterator[None]:
+    """Make the first Ctrl-C a request to stop; the second one is what it always was."""
+
+    def ask(_signal: int, _frame: object) -> None:
+        request_stop(result)
+        signal.signal(signal.SIGINT, before)
+        print("stopping, with what is finished; press Ctrl-C again to end at once", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def named(pairs_given: Sequence[str] | None, option: str) -> dict[str, str] | None:

@@ -53,7 +53,7 @@ def measured(kind: type[Asked], shared: StudyOptions, **own: Any) -> dict[str, A
     if isinstance(shared, TrainingOptions):
         check_file("--figure", shared.figure, (".html", ".png"))
     spec = Workspace.open(shared.workspace).spec(kind, shared.of_spec(**own))
-    value = run_here(spec)
+    value = run_here(spec, early=True)
     save_record(shared, spec, value)
     return value
 
