@@ -18,7 +18,7 @@ from influence_core.fingerprints import key_hash
 from influence_core.runs.stopping import stop_requested
 from influence_core.settings import Method
 from influence_core.sizes import asks_few
-from influence_core.specs import FadingSpec
+from influence_core.specs import Attributed, FadingSpec
 from influence_core.studies.following import circumstances, followed
 from influence_core.studies.readings import number, numbers
 from influence_core.studies.resumable import Budget, Repeat
@@ -92,7 +92,7 @@ class Study:
 
         Under Adam it is near 1 − β1: momentum passes the rest on over the steps that follow.
         """
-        wanted = asked(self.spec, method)
+        wanted = self._asked(method)
         name = f"scores-{method}-{key_hash(scores_key(self.workspace, wanted))}"
         arrays = kept.read(name)
         if arrays is None:
@@ -104,6 +104,16 @@ class Study:
             self.budget.made()
         own_rate = method in (TracIn.name, TracInAdam.name)
         return arrays["scores"] * (self.optimizer.learning_rate if own_rate else 1.0)
+
+    def _asked(self, method: Method) -> Attributed:
+        """Return the request for a method's scores; P is that of the Adam state that the trajectories start from."""
+        spec, wanted = self.spec, asked(self.spec, method)
+        if method != TracInAdam.name or self.optimizer.kind != "adam":
+            return wanted
+        own: dict[str, Any] = {"batch_size": spec.batch_size, "seed": spec.seed}
+        if spec.optimizer_state in ("checkpoint", "warm"):  # zeros have no v̂
+            own["state"] = spec.optimizer_state
+        return wanted.model_copy(update={"settings": own})
 
     def _measure(
         self, drawn: Drawn, predicted: dict[str, np.ndarray]
@@ -222,8 +232,10 @@ def method_row(name: Method, spec: FadingSpec, done: Sequence[Measured]) -> dict
     said = fading_of(here)
     faded, enough = said.faded, len(done) >= VERDICT_REPEATS
     verdict = f"faded by step {faded + 1}" if faded is not None else f"not faded within {spec.steps} steps"
-    if said.peak is None or here.contains_zero[said.peak]:
+    if said.peak is None or here.contains_zero.all():
         verdict = "no predictive power at any step"
+    elif here.high[said.peak] < 0:
+        verdict = "predicts the opposite of what happens"
     if METHODS[name].control:
         verdict = f"a control: its band contains zero at {here.contains_zero.sum()} of {spec.steps} steps"
     return {
