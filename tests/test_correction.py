@@ -100,11 +100,15 @@ def test_zero_epsilon_is_the_uncorrected_run_exactly(opened, wrong):
 def test_stopping_after_the_flip_and_at_the_last_step(opened, wrong):
     steps, outcome, _ = split_events(opened.correct(wrong["id"], after_flip=3, **FAST))
     assert steps[-1].step == outcome["flip_step"] + 3
+    at_flip = next(step for step in steps if step.step == outcome["flip_step"])
+    assert (outcome["retention"], outcome["retention_at_end"]) == (at_flip.retention, steps[-1].retention)
+    assert ("lost_again" in outcome) == (steps[-1].prediction != at_flip.prediction)
     short, outcome, _ = split_events(opened.correct(wrong["id"], **{**FAST, "learning_rate": 1e-6, "steps": 2}))
     assert len(short) == 3
     assert not outcome["flipped"]
     assert outcome["flip_step"] is None
     assert outcome["retention"] == short[-1].retention
+    assert "retention_at_end" not in outcome
 
 
 def test_a_stop_request_ends_early_with_a_usable_result(opened, wrong, tmp_path):

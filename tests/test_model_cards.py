@@ -176,6 +176,8 @@ def test_what_got_worse_is_said_beyond_a_visible_limit_only():
     worse = {"before": 0.7, "after": 0.6, "fixed": [], "broken": []}
     assert "accuracy on validation fell by 10 points" in str(caution(outcome(0.8, 0.8, 1.0, validation=worse)))
     assert "not known" in str(caution({}))
+    ended = {**outcome(0.8, 0.8, 1.0), "retention_at_end": 0.9}  # what is kept is the end, not the flip
+    assert "retention fell to 90 % (less than 95 %)" in str(caution(ended))
 
 
 def test_texts_stay_texts_in_markdown():

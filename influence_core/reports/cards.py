@@ -14,7 +14,7 @@ from influence_core import __version__
 from influence_core.charts import percent
 from influence_core.home import home
 from influence_core.labels.export import defuse
-from influence_core.reports.cautions import caution, compared
+from influence_core.reports.cautions import caution, compared, end_retention
 from influence_core.reports.commands import replay_command
 from influence_core.reports.facts import Correction
 from influence_core.reports.markdown import cell, code, fenced, listed
@@ -149,7 +149,7 @@ def _figures(correction: Correction) -> Iterator[str]:
     if "validation" not in splits:
         yield "The workspace has no validation split, or the run did not compare it."
     kept = correction.manifest["retention_rows"]
-    retained = percent(correction.outcome["retention"])
+    retained = percent(end_retention(correction.outcome))
     yield f"Retention: {retained} of {len(kept)} fixed test rows are predicted as before."
     for split, about in splits.items():
         yield "\n".join(f"- {split}, {change}: {listed(about[change], LISTED)}" for change in ("fixed", "broken"))

@@ -20,6 +20,11 @@ def compared(outcome: dict[str, Any]) -> dict[Split, dict[str, Any]]:
     return found
 
 
+def end_retention(outcome: dict[str, Any]) -> float:
+    """Return the retention of what would be kept: at the last step, where steps followed the flip."""
+    return float(outcome.get("retention_at_end", outcome["retention"]))
+
+
 def caution(outcome: dict[str, Any]) -> str | None:
     """Say what got worse by more than the limits, or that nobody looked; None where neither is so.
 
@@ -37,6 +42,6 @@ def caution(outcome: dict[str, Any]) -> str | None:
         for split, about in splits.items()
         if about["before"] - about["after"] > ACCURACY_DROP
     ]
-    if outcome["retention"] < LEAST_RETENTION:
-        worse.append(f"retention fell to {percent(outcome['retention'])} (less than {percent(LEAST_RETENTION)})")
+    if (retained := end_retention(outcome)) < LEAST_RETENTION:
+        worse.append(f"retention fell to {percent(retained)} (less than {percent(LEAST_RETENTION)})")
     return f"This correction has a price: {'; '.join(worse)}." if worse else None

@@ -12,7 +12,7 @@ from influence_core.data.drawing import drawn, png, png_url
 from influence_core.errors import UserError
 from influence_core.events import SetStep, Step
 from influence_core.rankings import RankedRow
-from influence_core.reports.cautions import caution, compared
+from influence_core.reports.cautions import caution, compared, end_retention
 from influence_core.reports.facts import Correction, read
 from influence_core.reports.page import Markup, Part, chart, element, image, page, pairs, table
 from influence_core.reports.trust import trust_words
@@ -190,7 +190,9 @@ def _compared(correction: Correction) -> Iterator[Markup]:
     missing = "" if "validation" in splits else "The workspace has no validation split, or the run did not compare it."
     yield table(columns, lines, numbers=columns[1:], note=missing)
     count = len(correction.manifest["retention_rows"])
-    yield element("p", f"Retention: {percent(correction.outcome['retention'])} of {count} fixed test rows.")
+    outcome = correction.outcome
+    before = f", {percent(outcome['retention'])} at the flip" if "retention_at_end" in outcome else ""
+    yield element("p", f"Retention: {percent(end_retention(outcome))} of {count} fixed test rows{before}.")
     for split, about in splits.items():
         for change in ("fixed", "broken"):
             yield from _changed(workspace, split, change, about[change])

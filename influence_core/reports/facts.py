@@ -138,7 +138,7 @@ class Correction:
         desired = self.examples[0].desired
         flip, own = self.outcome["flip_step"], self.outcome["base_flip_step"]
         said = (
-            f"Flipped to {desired} at step {flip}."
+            f"Flipped to {desired} at step {flip}{', lost again at the end' if 'lost_again' in self.outcome else ''}."
             if flip is not None
             else f"Not flipped to {desired} in {steps} steps."
         )

@@ -7,12 +7,12 @@ import streamlit as st
 
 from influence_core.charts import number, percent
 from influence_core.home import read_json
-from influence_core.reports.cautions import caution, compared
+from influence_core.reports.cautions import caution, compared, end_retention
 from influence_core.runs.directory import RunDirectory
 from influence_core.runs.state import RunState
 from influence_core.specs import Correcting, CorrectionSetSpec, CorrectionSpec
 from influence_core.workspace import Checkpoint, Workspace
-from pages.components import state
+from pages.components import data, state
 from pages.components.correction_charts import changed_table
 from pages.components.correction_report import report_button
 from pages.components.correction_words import base_words, outcome_words
@@ -63,7 +63,7 @@ def show_outcome(
     workspace: Workspace, spec: CorrectionSpec, run: RunDirectory, desired: str, outcome: dict[str, Any]
 ) -> None:
     """Say whether it flipped, what the free control did, and compare before and after on the whole split."""
-    show = st.success if outcome["flipped"] else st.warning
+    show = st.success if outcome["flipped"] and "lost_again" not in outcome else st.warning
     show(plain(outcome_words(outcome, spec, desired)) + " " + base_words(outcome, spec))
     before_and_after(workspace, spec, run, outcome)
 
@@ -78,7 +78,16 @@ def before_and_after(workspace: Workspace, spec: Correcting, run: RunDirectory, 
             _accuracy(f"Accuracy on the whole {split} set", float(about["before"]), float(about["after"]))
         st.metric("Fixed", f"{len(fixed):,}", help="test rows wrong before, right after", width="content")
         st.metric("Broken", f"{len(broken):,}", help="test rows right before, wrong after", width="content")
-        st.metric("Retention", percent(float(outcome["retention"])), width="content")
+        retained = percent(float(outcome["retention"]))
+        if "retention_at_end" in outcome:
+            st.metric(
+                "Retention, at the flip → end",
+                f"{retained} → {percent(end_retention(outcome))}",
+                help="a checkpoint is kept of the end",
+                width="content",
+            )
+        else:
+            st.metric("Retention", retained, width="content")
     if "validation" not in compared(outcome):
         st.caption("The workspace has no validation rows, or this run did not compare them.")
     for word, rows in (("Fixed", fixed), ("Broken", broken)):
@@ -123,7 +132,7 @@ def keep_or_discard(workspace: Workspace, run: RunDirectory, manifest: dict[str,
                 icon=":material/swap_horiz:",
                 type="primary",
                 on_click=_switch,
-                args=(kept.name,),
+                args=(workspace.name, kept.name),
             )
         elif not is_discarded(run):
             _keep(workspace, run)
@@ -168,5 +177,5 @@ def _keep(workspace: Workspace, run: RunDirectory) -> None:
             st.rerun()
 
 
-def _switch(name: str) -> None:
-    state.select(checkpoint=name, run=None)
+def _switch(workspace: str, name: str) -> None:
+    state.select(workspace=data.as_selected(workspace), checkpoint=name, run=None)

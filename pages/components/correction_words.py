@@ -118,9 +118,9 @@ def outcome_words(outcome: dict[str, Any], spec: CorrectionSpec, desired: str) -
     """Say how a correction ended, from its result: flipped where, or not."""
     last = int(outcome.get("steps", spec.steps))
     if outcome["flipped"]:
-        return (
-            f"Flipped to “{desired}” at step {outcome['flip_step']} of at most {spec.steps:,}.{_below(outcome, spec)}"
-        )
+        lost = f" Lost again: at step {last}, the end, it is predicted otherwise." if "lost_again" in outcome else ""
+        at = f"step {outcome['flip_step']} of at most {spec.steps:,}"
+        return f"Flipped to “{desired}” at {at}.{lost}{_below(outcome, spec)}"
     if _below(outcome, spec):
         return f"Not flipped to “{desired}”.{_below(outcome, spec)}"
     if last < spec.steps:
