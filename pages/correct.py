@@ -49,7 +49,7 @@ def new_correction(context: Context, example: str) -> None:
         st.text(f"true {true} · predicted {predicted}")
     adopt(example)
     with st.container(border=True, key="correct_settings"):
-        options = form(workspace, checkpoint, predicted, true)
+        options = form(workspace, checkpoint, predicted, true, example)
     with shown_errors():
         correction = workspace.spec(CorrectionSpec, {**context.spec, "example": example, **options})
         check(workspace, correction, predicted)

@@ -18,6 +18,7 @@ from correct_page import (
     texts,
 )
 from safetensors.numpy import load_file, save_file
+from streamlit.testing.v1 import AppTest
 from workspaces import (
     add_checkpoint,
     add_predictions,
@@ -395,6 +396,9 @@ def test_the_predicted_label_cannot_be_desired(workspace):
     assert opened(example=EXAMPLE).selectbox(key=form.DESIRED).options == ["positive"]
     right = opened(example="test-1")  # true and predicted positive: another label can still be tried
     assert right.selectbox(key=form.DESIRED).options == ["negative"]
+    said = "Already predicted as positive, its true label: there is nothing to correct."
+    assert any(said in element.value for element in right.info)
+    assert not any("Already predicted" in element.value for element in opened(example=EXAMPLE).info)
 
 
 def test_a_training_row_is_refused(workspace):
@@ -432,3 +436,27 @@ def test_an_engine_that_does_not_start_is_said_and_settings_stay(workspace, monk
     start(app)
     assert "engine did not start" in app.error[0].value.replace("\\", "")
     assert app.number_input(key=form.K).value == 7
+
+
+def choosing():
+    """A page that offers the desired label of the example that the URL names, of three classes."""
+    from types import SimpleNamespace
+
+    import streamlit as st
+
+    from pages.components.correction_form import _choose_desired
+
+    true = {"one": "b", "two": "c"}[st.query_params["example"]]
+    _choose_desired(SimpleNamespace(name="w", label_names=("a", "b", "c")), st.query_params["example"], "a", true)
+
+
+def test_each_example_has_a_desired_label_of_its_own():
+    app = AppTest.from_function(choosing)
+    app.query_params["example"] = "one"
+    assert app.run().selectbox(key=form.DESIRED).value == "b"
+    app.selectbox(key=form.DESIRED).set_value("c").run()
+    app.query_params["example"] = "two"
+    assert app.run().selectbox(key=form.DESIRED).value == "c"
+    app.selectbox(key=form.DESIRED).set_value("b").run()
+    app.query_params["example"] = "one"
+    assert app.run().selectbox(key=form.DESIRED).value == "c"

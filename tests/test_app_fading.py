@@ -78,6 +78,7 @@ def row(method, r, half=0.1, **fields):
         "r": r,
         "low": [value - half for value in r],
         "high": [value + half for value in r],
+        "distance": [max(0.0, abs(value) - half) for value in r],
         "peak": 1 + int(np.argmax(r)),
         "faded_at": None,
         "horizon": 2,
@@ -95,6 +96,7 @@ def table(repeats, rows=None, **fields):
         "train_rows": 4,
         "test_rows": 3,
         "learning_rate": 0.1,
+        "scope": "last:1",
         "optimizer": "sgd",
         "divergence": [0.01, 0.02, 0.03, 0.04],
         "integrated_lr": [0.1, 0.2, 0.3, 0.4],
@@ -222,8 +224,8 @@ def test_a_finished_example_is_labelled_as_one(workspace, monkeypatch, tmp_path)
     app = opened()
     box = app.selectbox(key="fading_example")
     assert box.options == [
-        "Movie reviews · SGD · learning rate 0.1",
-        "Movie reviews · Adam · learning rate 0.0001",
+        "Movie reviews · last block and head · SGD · learning rate 0.1",
+        "Movie reviews · last block and head · Adam · learning rate 0.0001",
     ]
     assert "Finished example" in marked(app)
     said = captions(app)
@@ -231,7 +233,8 @@ def test_a_finished_example_is_labelled_as_one(workspace, monkeypatch, tmp_path)
     assert "The example broken.json cannot be read" in said
     assert "95 % interval over 5 repeats" in said
     assert "After 4 steps the scores no longer predict what happens." in marked(app)
-    (figure,) = charts(app)
+    figure, distance = charts(app)
+    assert "Distance of the band to zero" in title(distance)
     assert "faded by step 4" in title(figure)
     assert any("study fading demo:movie-reviews" in block.value for block in app.code)
     assert has(app, form.START)
@@ -304,7 +307,7 @@ def test_three_repeats_have_no_verdict_and_can_become_five(workspace, submitted)
     run = finished(workspace, table(3))
     app = opened(run=run.id)
     assert not app.info
-    assert "A band over few repeats (3), no verdict" in captions(app)
+    assert "95 % interval over 3 repeats: over so few it is wide" in captions(app)
     assert "went from R = 0.9 after 1 step to 0.05 after 4 steps" in marked(app)
     assert app.dataframe[0].value["verdict"].tolist() == ["too few repeats"]
     assert not has(app, f"go_on_{run.id}")
@@ -318,7 +321,8 @@ def test_five_repeats_have_a_verdict(workspace):
     app = opened(run=finished(workspace, table(5, rows), repeats=5).id)
     assert "After 4 steps the scores no longer predict what happens." in marked(app)
     assert not has(app, "more")
-    (figure,) = charts(app)
+    figure, distance = charts(app)
+    assert "Distance of the band to zero" in title(distance)
     assert [trace["name"] for trace in figure["data"] if trace.get("legendgroup") == "random"] == []  # not at first
     app.get("button_group")[0].set_value(["tracin", "random"]).run()
     assert any(trace.get("legendgroup") == "random" for trace in charts(app)[0]["data"])

@@ -18,7 +18,9 @@ from pages.components.correction_settings import (
     SEED,
     STRATEGY,
     TARGET,
+    desired_of,
     options,
+    remember_desired,
 )
 from pages.components.correction_training import curves, modes, optimizer, stop
 from pages.components.correction_weight import weight
@@ -26,10 +28,12 @@ from pages.components.correction_words import METHODS, ORDERS, STRATEGIES, STRAT
 from pages.components.text import plain
 
 
-def form(workspace: Workspace, checkpoint: Checkpoint, predicted: str, true: str, together: int = 0) -> dict[str, Any]:
+def form(
+    workspace: Workspace, checkpoint: Checkpoint, predicted: str, true: str, example: str | None, together: int = 0
+) -> dict[str, Any]:
     """Show the settings and return them as options of `CorrectionSpec` (not checked here).
 
-    ``together``: of so many examples, each to its true label, without predicted curves.
+    ``together``: of so many examples and no single one, each to its true label, without predicted curves.
     """
     for key, value in DEFAULTS.items():
         st.session_state.setdefault(key, value)
@@ -38,11 +42,10 @@ def form(workspace: Workspace, checkpoint: Checkpoint, predicted: str, true: str
     presets(checkpoint)
     left, middle, right = st.columns([5, 4, 4], gap="medium")
     with left:
-        others = [name for name in workspace.label_names if name != predicted]
-        if together:
+        if example is None:
             st.caption("Each row is to be predicted as its true label.")
         else:
-            _choose_desired(others, true)
+            _choose_desired(workspace, example, predicted, true)
         st.radio(
             "Strategy",
             list(STRATEGIES),
@@ -70,17 +73,29 @@ def form(workspace: Workspace, checkpoint: Checkpoint, predicted: str, true: str
     return options(kind, drawn)
 
 
-def _choose_desired(others: list[str], true: str) -> None:
-    if st.session_state.get(DESIRED) not in others:
-        st.session_state[DESIRED] = true if true in others else others[0]
+def _choose_desired(workspace: Workspace, example: str, predicted: str, true: str) -> None:
+    """Show the choice: of each example its true label, until another one is chosen for it."""
+    others = [name for name in workspace.label_names if name != predicted]
+    if true not in others:
+        st.info(
+            f"Already predicted as {plain(true)}, its true label: there is nothing to correct. "
+            "A run would pull it to another label."
+        )
+    wanted = desired_of(workspace.name, example)
+    st.session_state[DESIRED] = wanted if wanted in others else true if true in others else others[0]
     st.selectbox(
         "Desired label",
         others,
         format_func=plain,
         key=DESIRED,
-        persist_state="session",
+        on_change=_keep_desired,
+        args=(workspace.name, example),
         help="what the example should be predicted as; its true label unless you choose another",
     )
+
+
+def _keep_desired(workspace: str, example: str) -> None:
+    remember_desired(workspace, example, st.session_state[DESIRED])
 
 
 def _ranking(workspace: Workspace) -> None:

@@ -96,7 +96,8 @@ def _next(run: RunDirectory, spec: CorrectionSpec, desired: str, kind: str) -> N
 
 def _change(spec: CorrectionSpec, desired: str, kind: str) -> None:
     fill(spec, desired, kind)
-    state.select(example=spec.example, run=None)
+    place = data.as_selected(spec.workspace)
+    state.select(workspace=place, checkpoint=spec.checkpoint, example=spec.example, run=None)
 
 
 def _close() -> None:

@@ -109,8 +109,9 @@ def _draw(run: RunDirectory, steps: list[SetStep], desired: dict[str, str]) -> N
 
 def _change(spec: CorrectionSetSpec, kind: str) -> None:
     fill(spec, None, kind)
+    place = {state.WORKSPACE: data.as_selected(spec.workspace), state.CHECKPOINT: spec.checkpoint}
+    state.select(**place, **{state.SET: state.as_set(spec.examples), state.RUN: None})
     fill_groups(spec)
-    state.select(**{state.SET: state.as_set(spec.examples), state.RUN: None})
 
 
 def _close() -> None:

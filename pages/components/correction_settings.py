@@ -4,7 +4,7 @@ from typing import Any
 
 import streamlit as st
 
-from influence_core.specs import DEFAULT_RATE, Correcting
+from influence_core.specs import DEFAULT_RATE, Correcting, CorrectionSpec
 from pages.components import ranking_choice, settings_form, state
 from pages.components.correction_words import share_of
 
@@ -29,6 +29,7 @@ STEPS = "correct_steps"
 RETENTION = "correct_retention"  # in %; None: no such rule
 LOSS = "correct_loss"  # of validation; None: no such rule
 DESIRED = "correct_desired"
+_DESIRED_OF = "correct_desired_of"  # dict of the label last chosen for (workspace, example)
 METHOD = "correct_method"
 TARGET = "correct_target"
 ORDER = "correct_order"
@@ -113,6 +114,17 @@ def adopt(example: str) -> None:
             st.session_state[key] = options[option]
 
 
+def remember_desired(workspace: str, example: str, label: str) -> None:
+    """Keep which label is desired of an example, in this session: others have their own."""
+    st.session_state.setdefault(_DESIRED_OF, {})[workspace, example] = label
+
+
+def desired_of(workspace: str, example: str) -> str | None:
+    """Return the label that was last desired of an example; None where none was chosen."""
+    found: dict[tuple[str, str], str] = st.session_state.get(_DESIRED_OF, {})
+    return found.get((workspace, example))
+
+
 def fill(spec: Correcting, desired: str | None, kind: str) -> None:
     """Put a spec's settings into the widgets (in a callback, before they are shown).
 
@@ -140,7 +152,7 @@ def fill(spec: Correcting, desired: str | None, kind: str) -> None:
             STOP: "after" if spec.after_flip else "flip",
             AFTER: spec.after_flip or DEFAULTS[AFTER],
             STEPS: spec.steps,
-            RETENTION: None if spec.min_retention is None else round(100 * spec.min_retention),
+            RETENTION: None if spec.min_retention is None else round(100 * spec.min_retention, PLACES),
             LOSS: spec.max_validation_loss,
             METHOD: spec.method or "",
             TARGET: spec.target,
@@ -148,5 +160,6 @@ def fill(spec: Correcting, desired: str | None, kind: str) -> None:
             SEED: spec.seed,
         }
     )
-    if desired is not None:
+    if desired is not None and isinstance(spec, CorrectionSpec):
+        remember_desired(spec.workspace, spec.example, desired)
         st.session_state.update({DESIRED: desired, CURVES + "part": spec.predict, CURVES + "all": spec.predict})

@@ -11,6 +11,12 @@ from influence_core.specs import Split
 from influence_core.workspace import Workspace
 
 
+def as_selected(name: str) -> str | None:
+    """Return how the URL names a workspace: the first one by nothing."""
+    names = Workspace.names()
+    return None if names and name == names[0] else name
+
+
 def workspace(name: str) -> Workspace:
     """Return a workspace by name, its data read once a process; raises `UserError`."""
     found = Workspace.open(name)

@@ -6,9 +6,11 @@ from typing import Any
 
 import streamlit as st
 
+from influence_core.charts import VERDICT_REPEATS
 from pages.components.demos import WORDS
 from pages.components.fading_view import draw, outcome_table
 from pages.components.fading_words import count
+from pages.components.ranking_words import scope_words
 from pages.components.text import plain
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "results" / "fading"
@@ -64,10 +66,17 @@ def check(shown: dict[str, Any]) -> None:
     if shown["spec"]["kind"] != "fading" or not value["repeats"] or not value["methods"]:
         raise ValueError("no finished fading study")
     count(value["repeats"], "repeat")
-    _ = (value["train_rows"], value["test_rows"], shown["made"][:10], shown["command"], shown["versions"].items())
+    _ = (
+        value["train_rows"],
+        value["test_rows"],
+        value["scope"],
+        shown["made"][:10],
+        shown["command"],
+        shown["versions"].items(),
+    )
     sizes = {len(value["divergence"])}
     for row in value["methods"]:
-        sizes |= {len(row[name]) for name in ("steps", "r", "low", "high")}
+        sizes |= {len(row[name]) for name in ("steps", "r", "low", "high", "distance")}
         _ = (row["method"], row["horizon"], row["faded_at"], row["verdict"])
         if row["peak"] is not None:
             row["steps"].index(row["peak"])
@@ -76,10 +85,12 @@ def check(shown: dict[str, Any]) -> None:
 
 
 def _title(shown: dict[str, Any]) -> str:
-    """Name a measurement by checkpoint, optimizer and rate."""
+    """Name a measurement by checkpoint, what was trained, and how; by the repeats where they are few."""
     spec, value = shown["spec"], shown["value"]
     place = str(spec["workspace"])
     where = WORDS[place].title if place in WORDS else place
     checkpoint = f", {spec['checkpoint']}" if spec.get("checkpoint") else ""
     optimizer = OPTIMIZERS.get(value["optimizer"], str(value["optimizer"]))
-    return f"{where}{checkpoint} · {optimizer} · learning rate {value['learning_rate']:g}"
+    few = f" · {count(value['repeats'], 'repeat')}" if value["repeats"] < VERDICT_REPEATS else ""
+    trained = f"{scope_words(value['scope'])} · {optimizer} · learning rate {value['learning_rate']:g}"
+    return f"{where}{checkpoint} · {trained}{few}"

@@ -60,7 +60,12 @@ def draw(
 
 
 def outcome_table(table: Sequence[Mapping[str, Any]], key: str) -> None:
-    """Show a finished study's numbers, a line per method."""
+    """Show a finished study's numbers, a line per method, and how far each band is from zero (paper, Fig. 4)."""
+    with st.expander("How far the bands are from zero"):
+        figure = charts.fading_distance(table, revision=key)
+        st.plotly_chart(
+            figure, key=f"fading_distance_{key}", config={"displayModeBar": False}, alt=charts.alt_text(figure)
+        )
     rows = [
         {
             "method": METHOD_NAMES.get(row["method"], str(row["method"])),
