@@ -122,6 +122,11 @@ def test_other_groups_leave_the_address_and_coming_back_has_the_file_still(works
     app.selectbox(key=groups.GROUP).set_value("cell").run()
     assert "groups" not in app.query_params
     assert can_start(app)
+    app.toggle(key=groups.EVEN).set_value(True).run()
+    assert any("each group the same part of it" in element.value for element in app.text)
+    app.selectbox(key=groups.GROUP).set_value("all").run()
+    assert app.toggle(key=groups.EVEN).disabled
+    assert not any("each group the same part" in element.value for element in app.text)
     app.selectbox(key=groups.GROUP).set_value("given").run()
     assert address(app) == key
     app.button(key="set_close").click().run()

@@ -148,6 +148,20 @@ def test_epsilons_are_one_a_group(opened, wrong, tmp_path):
         corrected(opened, wrong[:2], tmp_path / "other", steps=1, epsilons=(0.1,))
 
 
+def test_even_groups_weigh_the_same_however_many_rows_they_have(opened, wrong, tmp_path):
+    row = opened.rank(wrong[0], method="tracin", top=4).proponents[0]
+    names = opened.label_names
+    opened.relabel(row.id, names[1 - names.index(row.label)], expect=row.label, annotator="ann")
+    # a proponent that is relabelled opposes: it is among the opponents
+    options = {"steps": 1, "group_by": "annotator", "share": 0.5, "even_groups": True, "strategy": "opponents"}
+    _, _, manifest = corrected(opened, wrong[:2], tmp_path / "run", **{**options, "k": 40})
+    sizes = [len(group["rows"]) for group in manifest["groups"]]
+    assert len(sizes) == 2
+    assert sizes[0] != sizes[1]
+    assert [group["epsilon"] for group in manifest["groups"]] == pytest.approx([0.5, 0.5])
+    assert "--even-groups" in correct_command(manifest, {"flip_step": None}, None, None)
+
+
 def test_random_rows_differ_from_example_to_example(opened, wrong, tmp_path):
     _, _, manifest = corrected(opened, wrong[:3], tmp_path / "run", steps=1, strategy="random")
     rows = [tuple(group["rows"]) for group in manifest["groups"]]
@@ -172,6 +186,7 @@ def test_what_cannot_be_corrected_is_counted(opened, wrong, tmp_path):
         ({"examples": ["a", "b", "a"]}, "example 'a' is given twice"),
         ({"examples": ["a", "b"], "predict": True}, "predict follows one example"),
         ({"examples": ["a", "b"], "epsilons": [1], "share": 0.2}, "not both"),
+        ({"examples": ["a", "b"], "epsilons": [1, 2], "even_groups": True}, "which makes them equal, not both"),
     ],
 )
 def test_a_set_that_is_none_is_refused(options, message):

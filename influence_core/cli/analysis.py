@@ -117,6 +117,9 @@ def correct(
     ] = None,
     group_column: Annotated[str | None, typer.Option(help="the column of --groups with the group")] = None,
     group_epsilon: Annotated[list[float] | None, typer.Option(help="of several: ε of each group, in order")] = None,
+    even_groups: Annotated[
+        bool, typer.Option("--even-groups", help="of several: the same ε for each group, however many rows it has")
+    ] = False,
     keep: Annotated[str | None, typer.Option(help="keep the result as a checkpoint of this name")] = None,
     json: Json = False,
 ) -> None:
@@ -150,11 +153,11 @@ def correct(
         predict=predict,
     )
     if len(example) > 1:
-        options |= given(epsilons=tuple(group_epsilon) if group_epsilon else None)
+        options |= given(epsilons=tuple(group_epsilon) if group_epsilon else None, even_groups=even_groups or None)
         options |= grouped_by(found, group_by, groups, group_column)
         correct_together(found, {**options, "examples": example}, keep, json)
         return
-    if group_by is not None or group_epsilon or groups is not None or group_column is not None:
+    if group_by is not None or group_epsilon or even_groups or groups is not None or group_column is not None:
         raise UserError("--group-by, --groups and --group-… are for several examples: give --example more than once")
     spec = found.spec(CorrectionSpec, {**options, "example": example[0]})
     if keep is not None:

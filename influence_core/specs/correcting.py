@@ -94,9 +94,9 @@ class CorrectionSetSpec(Correcting):
     example, of all, of one confusion cell (prediction and desired label), of one annotator, or ``given``: of
     what a table says of each training row, such as a slice or the source of a data mixture; ``groups`` is its
     key (`influence_core.groups`). The groups' weights sum to ``epsilon``, or to s / (1 − s) of ``share``, in
-    proportion to their rows, unless ``epsilons`` gives each its own; without any, every row counts as one of
-    the batch. The run ends when all have flipped (``after_flip`` steps later), or by the other rules of a
-    correction.
+    proportion to their rows, with ``even_groups`` in equal parts, unless ``epsilons`` gives each its own;
+    without any, every row counts as one of the batch. The run ends when all have flipped (``after_flip``
+    steps later), or by the other rules of a correction.
     """
 
     kind: Literal["correct-set"] = "correct-set"
@@ -104,6 +104,7 @@ class CorrectionSetSpec(Correcting):
     group_by: Literal["example", "all", "cell", "annotator", "given"] = "example"
     groups: Annotated[str | None, AfterValidator(_kept), Field(exclude_if=_unsaid)] = None
     epsilons: tuple[Annotated[float, Field(ge=0, le=1e6)], ...] = ()
+    even_groups: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
     @model_validator(mode="after")
     def _a_set(self) -> Self:
@@ -111,6 +112,8 @@ class CorrectionSetSpec(Correcting):
             raise ValueError(f"example {again[0]!r} is given twice: give each once")
         if self.epsilons and not (self.epsilon is None and self.share is None):
             raise ValueError("give epsilons, or epsilon or share for all groups together, not both")
+        if self.epsilons and self.even_groups:
+            raise ValueError("give epsilons, or even_groups, which makes them equal, not both")
         if (self.group_by == "given") != (self.groups is not None):
             raise ValueError("group_by = given and groups (which table gives them) go together: give both, or neither")
         if self.predict:

@@ -20,6 +20,7 @@ from pages.components.text import plain
 GROUP = "correct_set_group"
 UPLOAD = "correct_set_upload"
 COLUMN = "correct_set_column"
+EVEN = "correct_set_even"
 _KEPT = "correct_set_kept"  # dict of the key last taken in each workspace, for another choice or another set
 _TAKEN = "correct_set_taken"  # what was kept of the file in the uploader, so that it is not read at every click
 
@@ -31,16 +32,25 @@ def choose_groups(workspace: Workspace) -> dict[str, Any] | None:
     """
     st.session_state.setdefault(GROUP, "example" if state.selected(state.GROUPS) is None else "given")
     st.selectbox(
-        "Groups, each with a weight ε of its own",
+        "Groups",
         list(GROUPS),
         format_func=GROUPS.__getitem__,
         key=GROUP,
         persist_state="session",
     )
     by = st.session_state[GROUP]
+    even = st.toggle(
+        "The same weight for each group",
+        key=EVEN,
+        persist_state="session",
+        disabled=by == "all",
+        help="otherwise each row counts the same, and a group as much as it has rows: then which rows make a group "
+        "changes nothing",
+    )
+    weights = {"even_groups": even and by != "all"}
     if by != "given":
         state.select(**{state.GROUPS: None})
-        return {"group_by": by}
+        return {"group_by": by, **weights}
     uploaded = st.file_uploader(
         "Table of training rows and their groups",
         [ending[1:] for ending in READERS],
@@ -62,13 +72,14 @@ def choose_groups(workspace: Workspace) -> dict[str, Any] | None:
     state.select(**{state.GROUPS: key})
     with shown_errors():
         st.caption(plain(given_words(kept_groups(workspace, key), len(workspace.train))))
-        return {"group_by": by, "groups": key}
+        return {"group_by": by, "groups": key, **weights}
     return None
 
 
 def fill_groups(spec: CorrectionSetSpec) -> None:
     """Put a run's groups into the form (in a callback)."""
     st.session_state[GROUP] = spec.group_by
+    st.session_state[EVEN] = spec.even_groups
     _set(spec.workspace, spec.groups)
 
 

@@ -48,6 +48,8 @@ def share_words(spec: CorrectionSetSpec) -> str:
     if spec.epsilons:
         return f"{said}, a weight of its own for each group."
     times = weight * spec.batch_size / count
+    if spec.even_groups and spec.group_by != "all":
+        return f"{said} (Σ ε = {number(weight)}), each group the same part of it."
     what = "no up-sampling" if abs(times - 1) < 1e-9 else f"each counts as {number(times)} rows of the batch"
     return f"{said} (Σ ε = {number(weight)}): {what}."
 

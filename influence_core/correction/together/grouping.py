@@ -38,7 +38,8 @@ def grouped(together: Together, chosen: list[Chosen]) -> list[Named]:
         raise UserError(
             f"{len(spec.epsilons)} epsilons for {len(rows)} groups ({', '.join(list(rows)[:5])}): give one a group"
         )
-    weights = spec.epsilons or tuple(spec.weight_of(total) * len(of) / total for of in rows.values())
+    shares = (1 / len(rows) if spec.even_groups else len(of) / total for of in rows.values())
+    weights = spec.epsilons or tuple(spec.weight_of(total) * share for share in shares)
     return [
         Named(name, Group(np.array([row for row, _ in of]), np.array([label for _, label in of]), epsilon))
         for (name, of), epsilon in zip(rows.items(), weights, strict=True)
