@@ -23,7 +23,7 @@ from influence_core.home import read_json
 from influence_core.models.loading import load, rows_of
 from influence_core.models.predict import Predictions, predict
 from influence_core.replays import Replayed
-from influence_core.reports.chosen import chosen_words
+from influence_core.reports.chosen import FEW, chosen_words, few_desired
 from influence_core.reports.commands import correct_command
 from influence_core.specs import VALIDATION_ROWS, CorrectionSpec, OpenSpec, RankSpec
 from influence_core.trajectory.optimizers import OptimizerSpec
@@ -108,6 +108,17 @@ def test_rows_scored_by_an_earlier_label_are_still_the_proponents_that_annotator
     assert manifest["stale"] == 3
     assert manifest["rows"] == rows[:2]
     assert chosen_words(manifest) == "Annotators changed fewer rows of the kind than k = 6: B is of 2."
+
+
+def test_opponents_of_several_are_warned_of_where_any_has_few_with_the_desired_label():
+    several = {"examples": [{"desired_share": 0.25}, {"desired_share": 0.75}]}
+    said = chosen_words(several)
+    assert said == (
+        "50 % of the chosen opponents carry the desired label, on average; for 1 of 2 rows fewer than half do. " + FEW
+    )
+    assert few_desired(several)
+    assert not few_desired({"examples": [{"desired_share": 0.5}]})
+    assert chosen_words({"examples": [{}]}) is None
 
 
 def test_without_such_rows_it_says_what_to_do(opened, example):

@@ -21,7 +21,13 @@ def chosen_words(noted: dict[str, Any]) -> str | None:
         )
     if share is not None:
         said.append(f"{percent(share)} of the chosen opponents carry the desired label, “{noted['desired']}”.")
-        said += [FEW] if few_desired(noted) else []
+    if shares := _shares_of_several(noted):
+        few = sum(each < FEWEST for each in shares)
+        said.append(
+            f"{percent(sum(shares) / len(shares))} of the chosen opponents carry the desired label, on average; "
+            f"for {few} of {len(shares)} rows fewer than half do."
+        )
+    said += [FEW] if few_desired(noted) else []
     if spec.get("only_annotated"):
         count = sum(len(each["rows"]) for each in noted.get("groups", [noted]))
         examples = len(spec.get("examples", [1]))
@@ -32,6 +38,12 @@ def chosen_words(noted: dict[str, Any]) -> str | None:
 
 
 def few_desired(noted: dict[str, Any]) -> bool:
-    """Whether fewer than half of the chosen opponents carry the desired label."""
+    """Whether fewer than half of the chosen opponents carry the desired label, of several for any of them."""
     share = noted.get("desired_share")
-    return share is not None and share < FEWEST
+    shares = _shares_of_several(noted) if share is None else [share]
+    return any(each < FEWEST for each in shares)
+
+
+def _shares_of_several(noted: dict[str, Any]) -> list[float]:
+    found = (each.get("desired_share") for each in noted.get("examples", ()))
+    return [share for share in found if share is not None]

@@ -12,6 +12,7 @@ from influence_core.home import read_json
 from influence_core.labels.events import LabelEvent
 from influence_core.labels.store import LabelStore
 from influence_core.rankings import Ranking
+from influence_core.reports.chosen import chosen_words
 from influence_core.reports.commands import correct_command
 from influence_core.settings import METHOD_NAMES
 from influence_core.specs import WARM_BATCHES, Correcting, Split, parse_spec
@@ -151,6 +152,8 @@ class Correction:
         spec, about = self.spec, self.manifest
         share = about["epsilon"] / (1 + about["epsilon"])
         yield "rows of B", f"{len(self.rows)} {STRATEGIES.get(spec.strategy, spec.strategy)}"
+        if (said := chosen_words(about)) is not None:
+            yield "chosen", said
         if "groups" in about:
             groups = (f"{each['name']} (ε = {number(each['epsilon'])})" for each in about["groups"])
             yield "groups", f"{len(about['groups'])}: {', '.join(groups)}"

@@ -14,6 +14,7 @@ from influence_core.workspace import Workspace
 from pages.components import data, state
 from pages.components.correction_charts import show_changed
 from pages.components.correction_checks import desired_label
+from pages.components.correction_chosen import show_chosen
 from pages.components.correction_outcome import (
     again_button,
     before_and_after,
@@ -79,6 +80,7 @@ def set_run(run: RunDirectory) -> None:
     if manifest is not None:
         if found.state != "finished":
             st.caption(f"What it reached at step {int(manifest['steps'])} is there and can still be kept.")
+        show_chosen(manifest)
         keep_or_discard(workspace, run, manifest)
     if reading.set_steps:
         _draw(run, reading.set_steps, desired)
