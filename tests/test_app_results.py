@@ -45,8 +45,23 @@ Words ![inside](https://example.org/y.png) words.
 **Verdict.** It depends on the rows, by Fig. 2 and App. B too. The rest is silence.
 """
 METHOD = {"method": "tracin", "steps": [1, 2], "integrated_lr": [0.1, 0.2], "r": [0.9, 0.1], "low": [0.8, -0.2]}
-METHOD |= {"high": [0.95, 0.3], "peak": 1, "horizon": 1, "faded_at": 2, "verdict": "fades", "band": "t"}
-VALUE = {"repeats": 5, "train_rows": 4, "test_rows": 3, "divergence": [0.1, 0.2], "methods": [METHOD]}
+METHOD |= {
+    "high": [0.95, 0.3],
+    "distance": [0.8, 0.0],
+    "peak": 1,
+    "horizon": 1,
+    "faded_at": 2,
+    "verdict": "fades",
+    "band": "t",
+}
+VALUE = {
+    "repeats": 5,
+    "train_rows": 4,
+    "test_rows": 3,
+    "scope": "last:1",
+    "divergence": [0.1, 0.2],
+    "methods": [METHOD],
+}
 RECORD = {"spec": {"kind": "fading"}, "value": VALUE, "made": "2026-01-02", "command": "study", "versions": {}}
 
 
