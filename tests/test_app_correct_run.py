@@ -31,6 +31,7 @@ from influence_core.runs.stopping import stop_requested
 from influence_core.specs import CorrectionSpec
 from pages.components import correction_settings as form
 from pages.components import discarding
+from pages.components.correction_words import STRATEGIES
 
 
 @pytest.fixture
@@ -326,7 +327,16 @@ def test_the_random_control_is_one_click_with_the_same_settings(workspace, submi
     assert not app.exception
     assert spec_of(submitted[0]) == run.spec().model_copy(update={"strategy": "random"})
     assert app.query_params["run"] == submitted[0]
-    assert not has(app, f"control_{submitted[0]}")  # it is the control
+
+
+def test_any_other_strategy_can_be_run_with_the_same_settings(workspace, submitted):
+    run = finished(workspace)
+    app = opened(run=run.id)
+    choice = app.selectbox(key=f"control_strategy_{run.id}")
+    assert choice.options == [STRATEGIES[name] for name in ("random", "opponents", "permuted")]
+    choice.set_value("permuted").run()
+    app.button(key=f"control_{run.id}").click().run()
+    assert spec_of(submitted[0]) == run.spec().model_copy(update={"strategy": "permuted"})
 
 
 def test_two_runs_of_an_example_are_compared_on_the_same_charts(workspace):

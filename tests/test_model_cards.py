@@ -225,8 +225,8 @@ def test_labels_of_b_are_those_at_the_runs_cursor(opened, tmp_path):
     row = manifest["rows"][0]
     old = opened.original_labels([row])[row]
     opened.relabel(row, next(name for name in opened.label_names if name != old), expect=old, annotator="later")
-    found = Correction(opened, manifest, {}, None)
+    found = Correction(opened, manifest, {}, ())
     assert found.labels == manifest["row_labels"]
     assert found.label_events == []
     at = {**manifest, "cursor": 1}
-    assert Correction(opened, at, {}, None).labels[0] != old
+    assert Correction(opened, at, {}, ()).labels[0] != old

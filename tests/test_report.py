@@ -17,7 +17,7 @@ from influence_core.reports.page import element, page, table
 from influence_core.runs import worker
 from influence_core.runs.directory import RunDirectory
 from influence_core.runs.stopping import request_stop
-from influence_core.specs import CorrectionSpec, OpenSpec, PredictSpec
+from influence_core.specs import CorrectionSetSpec, CorrectionSpec, OpenSpec, PredictSpec
 from influence_core.workspace import Workspace
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'> good & bad"
@@ -126,6 +126,19 @@ def test_what_it_says_is_what_the_run_wrote(hostile):
     assert "supports" in found.text
     assert "opposes" in found.text
     assert "python -m influence_core correct" in found.text
+
+
+def test_a_report_of_several_has_the_ranking_of_each(opened):
+    examples = tuple(opened.mispredictions()["id"].iloc[:2])
+    options = {name: value for name, value in FAST.items() if name != "method"}  # the workspace's own
+    run = RunDirectory.create(CorrectionSetSpec(workspace=opened.name, examples=examples, **options))
+    worker.run_entry(run.id)
+    found = Reading(report(run.id))
+    for example in examples:
+        assert f"the ranking of row {example}: tracin at " in found.text
+    assert found.text.count("Top proponents") == 2
+    assert found.text.count("Trust horizon: not measured.") == 2
+    assert "--method tracin" in found.text
 
 
 def test_the_ranking_is_the_one_that_was_used(opened):

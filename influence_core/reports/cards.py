@@ -102,7 +102,7 @@ def _body(
             f"- {code(event.example)}: {code(event.old)} → {code(event.new)} ({event.verdict}), by "
             f"{code(event.annotator)}, {event.at}"
             for event in events[-LISTED:]
-        )
+        ) + (f"\n- and {len(events) - LISTED:,} events before these" if len(events) > LISTED else "")
     yield f"Rows of B: {listed(correction.rows, LISTED)}; all of them with their labels are in `correction.json`."
     yield "## Before and after"
     yield from _figures(correction)

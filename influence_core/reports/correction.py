@@ -11,7 +11,7 @@ from influence_core.data.dataset import words
 from influence_core.data.drawing import drawn, png, png_url
 from influence_core.errors import UserError
 from influence_core.events import SetStep, Step
-from influence_core.rankings import RankedRow
+from influence_core.rankings import RankedRow, Ranking
 from influence_core.reports.cautions import caution, compared, end_retention
 from influence_core.reports.facts import Correction, read
 from influence_core.reports.page import Markup, Part, chart, element, image, page, pairs, table
@@ -68,9 +68,8 @@ def _body(correction: Correction, title: str, figures: dict[str, go.Figure]) -> 
     yield from _cautioned(correction)
     yield element("h2", "The example" if len(correction.examples) == 1 else "The examples")
     yield from _examples(correction)
-    if len(correction.examples) == 1:
-        yield element("h2", "Which training rows were held responsible")
-        yield from _ranking(correction, correction.examples[0].example)
+    yield element("h2", "Which training rows were held responsible")
+    yield from _rankings(correction)
     yield element("h2", "Which labels were used")
     yield from _labels(correction)
     yield element("h2", "Step by step")
@@ -116,17 +115,21 @@ def _content(workspace: Workspace, example: str, side: int) -> Part:
     return words(workspace.dataset.splits[split], row)
 
 
-def _ranking(correction: Correction, example: str) -> Iterator[Markup]:
-    ranking = correction.ranking
-    if ranking is None:
+def _rankings(correction: Correction) -> Iterator[Markup]:
+    if not correction.rankings:
         drawn_at_random = correction.spec.strategy == "random"
         why = "The rows of B were drawn at random: no ranking was made." if drawn_at_random else "It was not recorded."
         yield element("p", why)
-        return
+    examples = {each.example for each in correction.examples}
+    for ranking in correction.rankings:
+        yield from _ranking(correction, ranking, examples)
+
+
+def _ranking(correction: Correction, ranking: Ranking, examples: set[str]) -> Iterator[Markup]:
     said = f"{ranking.method} at {ranking.checkpoint}, scope {ranking.scope}, {ranking.rows:,} rows, by {ranking.by}"
-    if ranking.example != example:
+    if len(examples) > 1 or ranking.example not in examples:
         said = f"the ranking of row {ranking.example}: {said}"
-    yield element("p", f"{said}. Trust horizon: {trust_words(correction)}", class_="quiet")
+    yield element("p", f"{said}. Trust horizon: {trust_words(correction, ranking)}", class_="quiet")
     used = set(correction.rows)
     for side, rows in (("proponents", ranking.proponents), ("opponents", ranking.opponents)):
         yield element("h3", f"Top {side}: they {SIGNS[side][1].removesuffix('s')} “{ranking.target}”")

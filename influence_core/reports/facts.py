@@ -15,7 +15,7 @@ from influence_core.rankings import Ranking
 from influence_core.reports.chosen import chosen_words
 from influence_core.reports.commands import correct_command
 from influence_core.settings import METHOD_NAMES
-from influence_core.specs import WARM_BATCHES, Correcting, Split, parse_spec
+from influence_core.specs import MOST_TOGETHER, WARM_BATCHES, Correcting, Split, parse_spec
 from influence_core.workspace import Workspace
 
 RANKING = "ranking.json"  # the ranking that B was chosen from, as it was then
@@ -50,7 +50,7 @@ class Correction:
     workspace: Workspace
     manifest: dict[str, Any]
     outcome: dict[str, Any]  # the run's result; empty where it ended before its comparison
-    ranking: Ranking | None  # that B was chosen from; None for random rows, and for runs that did not record it
+    rankings: tuple[Ranking, ...]  # B was chosen from, one an example; none for random rows, or where not recorded
 
     @cached_property
     def spec(self) -> Correcting:
@@ -179,7 +179,7 @@ class Correction:
     @property
     def method(self) -> str | None:
         """The method that ranked; None where none did or the run did not record it."""
-        return self.ranking.method if self.ranking is not None else self.spec.method
+        return self.rankings[0].method if self.rankings else self.spec.method
 
     @property
     def provenance(self) -> Iterator[tuple[str, str]]:
@@ -216,5 +216,7 @@ def read(workspace: Workspace, result: Path) -> Correction:
     if not (result / "manifest.json").exists():
         raise UserError("this correction has left no parameters (it ended before its first step): run it again")
     outcome = read_json(result / "result.json") if (result / "result.json").exists() else {}
-    ranking = Ranking(**read_json(result / RANKING)) if (result / RANKING).exists() else None
-    return Correction(workspace, read_json(result / "manifest.json"), outcome, ranking)
+    manifest = read_json(result / "manifest.json")
+    files = [result / RANKING, *(result / f"example-{number}" / RANKING for number in range(MOST_TOGETHER))]
+    rankings = tuple(Ranking(**read_json(file)) for file in files if file.exists())
+    return Correction(workspace, manifest, outcome, rankings)

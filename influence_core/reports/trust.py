@@ -7,6 +7,7 @@ from influence_core.charts import number
 from influence_core.charts.trust import trusted_from
 from influence_core.errors import UserError
 from influence_core.horizons import Horizon
+from influence_core.rankings import Ranking
 from influence_core.reports.facts import Correction
 from influence_core.runs import registry
 from influence_core.runs.directory import RunDirectory
@@ -18,25 +19,25 @@ SAME = ("workspace", "example", "settings", "target", "by")  # as asked for; the
 TRAINED = ("optimizer", "optimizer_state", "learning_rate", "batch_size")
 
 
-def trust_words(correction: Correction) -> str:
+def trust_words(correction: Correction, ranking: Ranking) -> str:
     """Say for how many steps the ranking was found to hold, and with which training; or that nobody measured it."""
-    for spec in _asked(correction):
+    for spec in _asked(correction, ranking):
         try:
             found = registry.horizon_ready(correction.workspace, spec)
         except UserError:  # the ranking is not there any more, say
             continue
-        if found is not None and _is_of(found, correction):
+        if found is not None and _is_of(found, correction, ranking):
             return _words(found)
     return "not measured."
 
 
-def _asked(correction: Correction) -> Iterator[HorizonSpec]:
+def _asked(correction: Correction, ranking: Ranking) -> Iterator[HorizonSpec]:
     """Yield the measurements to look for: with the correction's own training, the usual one, those that runs made."""
     spec = correction.spec
-    ranked = {name: getattr(spec, name) for name in RANKED}
+    # the ranking may be of another row, and by the method that was the default then
+    own = ("example", "method")
+    ranked = {name: getattr(ranking if name in own else spec, name) for name in RANKED}
     ranked |= {name: correction.manifest[name] for name in ("checkpoint", "scope")}
-    if correction.ranking is not None:  # of another row, say, and by the method that was the default then
-        ranked |= {name: getattr(correction.ranking, name) for name in ("example", "method")}
     yield HorizonSpec(**ranked, **{name: getattr(spec, name) for name in TRAINED}, repeats=REPEATS)
     yield HorizonSpec(**ranked, repeats=REPEATS)
     kept: list[tuple[str, HorizonSpec]] = []
@@ -50,11 +51,10 @@ def _asked(correction: Correction) -> Iterator[HorizonSpec]:
         yield made
 
 
-def _is_of(found: Horizon, correction: Correction) -> bool:
+def _is_of(found: Horizon, correction: Correction, ranking: Ranking) -> bool:
     """Tell whether a horizon is of the ranking that the correction used; specs may leave these to defaults."""
     about = correction.manifest
-    method = found.method == correction.method or correction.method is None
-    return method and found.checkpoint == about["checkpoint"] and found.scope == about["scope"]
+    return found.method == ranking.method and found.checkpoint == about["checkpoint"] and found.scope == about["scope"]
 
 
 def _words(found: Horizon) -> str:

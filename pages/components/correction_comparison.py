@@ -1,4 +1,4 @@
-"""A correction beside others of the same example: the random control by one click, and all on the same charts."""
+"""A correction beside others of the same example: another strategy by one click, and all on the same charts."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from influence_core.runs.directory import RunDirectory
 from influence_core.specs import CorrectionSpec
 from influence_core.workspace import Workspace
 from pages.components.correction_checks import desired_label
-from pages.components.correction_words import STRATEGIES, optimizer_words, share_words
+from pages.components.correction_words import STRATEGIES, optimizer_words, rows_words, share_words
 from pages.components.discarding import is_discarded
 from pages.components.errors import shown_errors
 from pages.components.run_reading import RunReading
@@ -21,11 +21,18 @@ from pages.components.submitting import submit_button
 
 
 def control_button(run: RunDirectory, spec: CorrectionSpec) -> None:
-    """Offer to run the random control with the settings of a run that is none itself."""
-    if spec.strategy == "random":
-        return
-    label, tip = "Run the random control with the same settings", "then compare the two runs below"
-    control, what = spec.model_copy(update={"strategy": "random"}), f"correct {spec.example} (random)"
+    """Offer to run another strategy with the settings of a run, the random control first."""
+    others = sorted((name for name in STRATEGIES if name != spec.strategy), key=lambda name: name != "random")
+    chosen = st.selectbox(
+        "Another strategy",
+        others,
+        format_func=STRATEGIES.__getitem__,
+        key=f"control_strategy_{run.id}",
+        label_visibility="collapsed",
+        width=280,
+    )
+    label, tip = "Run it with the same settings", "then compare the two runs below"
+    control, what = spec.model_copy(update={"strategy": chosen}), f"correct {spec.example} ({chosen})"
     with shown_errors():
         submit_button(label, f"control_{run.id}", control, what, icon=":material/casino:", tip=tip)
 
@@ -99,6 +106,8 @@ def _table(
                 "run": named[run_id],
                 "flip": "none" if flip is None else f"step {flip}",
                 "retention": "–" if at is None else charts.percent(at.retention),
+                "rows": rows_words(asked),
+                "checkpoint": workspace.checkpoint(asked.checkpoint).name,
                 "weight": share_words(asked),
                 "optimizer": optimizer_words(asked, workspace.checkpoint(asked.checkpoint)),
                 "seed": str(asked.seed),
