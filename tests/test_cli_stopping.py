@@ -13,6 +13,14 @@ from influence_core.runs import registry
 from influence_core.runs.stopping import stop_requested
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """As in a terminal; what a shell starts in the background ignores interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0)  # a bytecode boundary, at which Python calls the handler
@@ -49,3 +57,9 @@ def test_without_a_stop_the_first_one_ends_at_once(monkeypatch):
     monkeypatch.setattr(registry, "start", lambda spec, result: study(result, 1))
     with pytest.raises(KeyboardInterrupt):
         output.run_here(None)
+
+
+def test_what_ignores_interrupts_goes_on_ignoring_them(monkeypatch):
+    monkeypatch.setattr(registry, "start", lambda spec, result: study(result, 2))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert output.run_here(None, early=True) == {"steps": 4}

@@ -107,7 +107,9 @@ def _stopping(result: Path) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         print("stopping, with what is finished; press Ctrl-C again to end at once", file=sys.stderr)
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # a shell's background process is not to be stopped by Ctrl-C
+        signal.signal(signal.SIGINT, ask)
     try:
         yield
     finally:

@@ -73,7 +73,7 @@ def outcome_table(table: Sequence[Mapping[str, Any]], key: str) -> None:
             "at step": row["peak"],
             "last R": row["r"][-1],
             "trusted until": row["horizon"],
-            "faded at": row["faded_at"],
+            "faded at": None if row["method"] in CONTROLS else row["faded_at"],
             "verdict": row["verdict"] or "too few repeats",
         }
         for row in table
