@@ -13,7 +13,7 @@ from pages.components import fading_form as form
 
 pytestmark = pytest.mark.browser
 
-CHART = ".js-plotly-plot"
+CHART = ".st-key-fading_chart .js-plotly-plot"
 STEPS = 150  # enough of them that a run can be met half-way
 
 
@@ -98,7 +98,7 @@ def test_from_the_presets_to_a_finished_measurement(app, browser):
     first = [[event for event in each.events()[0] if isinstance(event, Fading)][:STEPS] for each in (run, again)]
     assert first[0] == first[1]
     expect(page.locator(keyed(page, f"pause_{again.id}"))).to_have_count(0)
-    expect(page.get_by_text("A band over few repeats (2), no verdict")).to_be_visible()
+    expect(page.get_by_text("95 % interval over 2 repeats: over so few it is wide")).to_be_visible()
     expect(page.get_by_text("The match of scores with what happens went from")).to_be_visible()
     expect(page.get_by_role("button", name=re.compile("Measure up to 5 repeats"))).to_be_visible()
     expect(page.locator(CHART)).to_have_count(1)
