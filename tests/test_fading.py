@@ -345,3 +345,20 @@ def test_repeats_of_another_optimizer_state_are_not_taken_for_its_own(opened, mo
     monkeypatch.setattr(type(opened), "checkpoint", lambda self, name=None: carrying)
     assert setting_key(opened, spec) != warmed
     assert setting_key(opened, spec.model_copy(update={"optimizer_state": "warm"})) != setting_key(opened, spec)
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ({"optimizer": "adam", "batch_size": 8, "seed": 3}, {"batch_size": 8, "seed": 3}),
+        ({"optimizer": "adam", "optimizer_state": "warm"}, {"batch_size": 32, "seed": 0, "state": "warm"}),
+        ({"optimizer": "adam", "optimizer_state": "zeros"}, {"batch_size": 32, "seed": 0}),
+        ({"optimizer": "sgd", "batch_size": 8}, {}),
+    ],
+)
+def test_adams_metric_is_of_the_state_that_the_trajectories_start_from(options, settings, tmp_path):
+    spec = FadingSpec(workspace="w", learning_rate=0.1, **options)
+    optimizer = OptimizerSpec(kind=options["optimizer"], learning_rate=0.1)
+    study = fading.Study(spec, None, optimizer, [], tmp_path, None)
+    assert study._asked("tracin-adam").settings == settings
+    assert study._asked("tracin").settings == {}

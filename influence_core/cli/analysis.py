@@ -158,7 +158,9 @@ def correct(
         correct_together(found, {**options, "examples": example}, keep, json)
         return
     if group_by is not None or group_epsilon or even_groups or groups is not None or group_column is not None:
-        raise UserError("--group-by, --groups and --group-… are for several examples: give --example more than once")
+        raise UserError(
+            "--group-by, --groups, --even-groups and --group-… are for several examples: give --example more than once"
+        )
     spec = found.spec(CorrectionSpec, {**options, "example": example[0]})
     if keep is not None:
         found.checkpoint_folder(keep)  # refuses the name before anything slow

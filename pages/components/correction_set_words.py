@@ -37,8 +37,11 @@ def share_words(spec: CorrectionSetSpec) -> str:
     """Say which share of a batch's weight all chosen rows carry together, and how it is split."""
     count = spec.k * len(spec.examples)
     if spec.only_annotated and not spec.epsilons:
-        if spec.share is None and spec.epsilon is None:
+        even = spec.even_groups and spec.group_by != "all"
+        if spec.share is None and spec.epsilon is None and not even:
             return f"Each row counts as one row beside a batch of {spec.batch_size:,}, no up-sampling."
+        if spec.share is None and spec.epsilon is None:
+            return "The groups carry the weight that their rows would have beside the batch, each the same part of it."
         weight = spec.weight_of(count)
         return f"The rows carry {percent(share_of(weight))} of the batch's weight together (Σ ε = {number(weight)})."
     weight = sum(spec.epsilons) if spec.epsilons else spec.weight_of(count)
