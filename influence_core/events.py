@@ -125,6 +125,7 @@ class Fading(Event):
     step: int
     integrated_lr: float
     divergence: float  # mean ‖θ_ε − θ_0‖ over the perturbed trajectories
+    noise: float | None = None  # ‖θ − θ_0‖ of the repeat at ε = 0, exactly 0 where arithmetic repeats; None: not kept
     methods: dict[str, Correlation]
 
 

@@ -114,6 +114,7 @@ def test_the_shifts_are_those_of_single_runs_in_lockstep(opened, tmp_path):
     arrays = load_file(kept[0] / "trajectories.safetensors")
     assert not arrays["shifts"][0].any()
     assert not arrays["noise"].any()
+    assert arrays["apart"].tolist() == [0.0] * 4  # training at ε = 0 repeats the base exactly
     epsilon = torch.tensor([-0.01], dtype=torch.float64)
     for x in (0, 4):
         (perturbation,) = alike(setting.step.rows, [[int(drawn.train[x])]])
@@ -242,6 +243,7 @@ def test_random_scores_predict_nothing_and_tracin_does(opened, tmp_path):
     assert tracin["horizon"] == 3
     assert tracin["verdict"] == "not faded within 3 steps"
     assert found["noise"] == 0
+    assert found["noise_divergence"] == [0.0] * 3
 
 
 def test_all_methods_but_those_that_cannot_be_used(opened, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from influence_core.charts import alt_text, course, divergence_so_far, rows_so_far, theme
+from influence_core.charts import alt_text, course, divergence_so_far, noise_so_far, rows_so_far, theme
 from influence_core.charts import fading_course as drawn
 from influence_core.events import Correlation, Fading, Progress, Result
 from influence_core.runs.directory import RunDirectory
@@ -212,3 +212,31 @@ def test_repeats_that_were_kept_come_at_once_and_tell_no_pace(run):
     run.append(event(1, 0.9, repeat=3))
     reading.read(run, 11.0)
     assert reading.words() == "measured so far: repeat 3 of 3, step 1 of 6 · about 50 s left"  # 10 s a step since
+
+
+def test_noise_is_drawn_where_it_is_not_exactly_zero():
+    silent = course(rows_so_far(events()), [0.01] * 6, 6, 5, [0.0] * 6)
+    noisy = course(rows_so_far(events()), [0.01] * 6, 6, 5, [0.0, 1e-7, 4e-7, None, 2e-7, 0.0])
+    assert "floor" not in str(silent)
+    (floor,) = [trace for trace in noisy.data if trace.line.dash == "dot" and trace.yaxis == "y2"]
+    assert (list(floor.x), list(floor.y)) == ([2, 3, 5], [1e-7, 4e-7, 2e-7])
+    assert noisy.layout.meta["below"].endswith("; at ε = 0 up to 4e-07")
+    assert "at ε = 0 up to 4e-07" in alt_text(noisy)
+
+
+def test_the_noise_so_far_is_the_largest_of_the_repeats():
+    first, second = event(1, 0.9), event(2, 0.8)
+    assert noise_so_far([first, second]) == []  # repeats of before
+    with_noise = [
+        first.model_copy(update={"noise": 0.0}),
+        second,
+        first.model_copy(update={"noise": 3e-8, "repeat": 2}),
+    ]
+    assert noise_so_far(with_noise) == [3e-8]
+    assert noise_so_far([*with_noise, second.model_copy(update={"noise": 0.0})]) == [3e-8, 0.0]
+
+
+def test_what_is_said_of_noise():
+    assert words.noise_words([]) == words.noise_words([None]) == ""
+    assert "repeats itself exactly" in words.noise_words([None, 0.0, 0.0])
+    assert "up to 3e-08 away" in words.noise_words([0.0, 3e-8])

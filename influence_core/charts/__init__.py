@@ -4,7 +4,13 @@ from influence_core.charts.confusion import confusion, confusion_counts
 from influence_core.charts.correction import divergence, find_flip, loss, probability, retention
 from influence_core.charts.correction_study import correction_retention, correction_steps, correction_success
 from influence_core.charts.fading import contains_zero, fading, fading_distance, powerless
-from influence_core.charts.fading_course import VERDICT_REPEATS, course, divergence_so_far, rows_so_far
+from influence_core.charts.fading_course import (
+    VERDICT_REPEATS,
+    course,
+    divergence_so_far,
+    noise_so_far,
+    rows_so_far,
+)
 from influence_core.charts.forecast import forecast
 from influence_core.charts.phases import phases, tracin_error
 from influence_core.charts.precision import precision
@@ -36,6 +42,7 @@ __all__ = [
     "forecast",
     "inert",
     "loss",
+    "noise_so_far",
     "number",
     "parting",
     "percent",

@@ -19,12 +19,14 @@ def course(
     divergence: Sequence[float | None],
     steps: int,
     repeats: int,
+    noise: Sequence[float | None] = (),
     revision: str = "",
 ) -> go.Figure:
     """Draw R(t) with its band and, below, the mean ‖θ_ε − θ_0‖ on a log axis; one axis of ``steps`` serves both.
 
     ``methods`` are rows as `charts.fading` takes them, ``divergence`` has a value for each of steps 1, 2, …;
-    a log axis has no zero, so such steps are left out. ``repeats`` is how many the curves rest on at most: with
+    a log axis has no zero, so such steps are left out. ``noise`` is the same of training at ε = 0 once more, the noise
+    floor: a dotted line where it is not exactly 0. ``repeats`` is how many the curves rest on at most: with
     fewer than five the band is wide whatever happens, so no step is called the one of fading.
     """
     if repeats < VERDICT_REPEATS:
@@ -32,22 +34,12 @@ def course(
     figure = fading(methods, revision)
     if not figure.data:
         return figure
-    drawn = [at for at, value in enumerate(divergence) if value is not None and math.isfinite(value) and value > 0]
-    figure.add_trace(
-        go.Scatter(
-            x=[at + 1 for at in drawn],
-            y=[divergence[at] for at in drawn],
-            hovertext=[f"step {at + 1}: distance {theme.number(divergence[at] or 0.0)}" for at in drawn],
-            hoverinfo="text",
-            name="distance",
-            showlegend=False,
-            mode="lines+markers" if len(drawn) <= 15 else "lines",
-            line={"color": theme.NEUTRAL, "width": 2},
-            yaxis="y2",
-        )
-    )
-    below = _apart(divergence, drawn)
-    values = [divergence[at] or 1.0 for at in drawn]
+    drawn, floor = _positive(divergence), _positive(noise)
+    _distance(figure, divergence, drawn, "distance", "solid")
+    if floor:
+        _distance(figure, noise, floor, "distance at ε = 0, the noise floor", "dot")
+    below = _apart(divergence, drawn) + (f"; at ε = 0 up to {_largest(noise, floor)}" if floor else "")
+    values = [divergence[at] or 1.0 for at in drawn] + [noise[at] or 1.0 for at in floor]
     few = bool(values) and max(values) < 30 * min(values)  # ticks at 1, 2, 5 of each decade, or at decades alone
     lines = {"gridcolor": theme.GRID, "zeroline": False, "automargin": True, "dtick": "D2" if few else 1}
     figure.update_layout(
@@ -104,6 +96,40 @@ def divergence_so_far(events: Sequence[Fading]) -> list[float | None]:
     return [
         sum(found[step]) / len(found[step]) if step in found else None for step in range(1, max(found, default=0) + 1)
     ]
+
+
+def noise_so_far(events: Sequence[Fading]) -> list[float | None]:
+    """Return the largest noise of the repeats measured at each of steps 1, 2, …; None where no repeat has kept it."""
+    found: dict[int, float] = {}
+    for event in events:
+        if event.noise is not None:
+            found[event.step] = max(event.noise, found.get(event.step, 0.0))
+    return [found.get(step) for step in range(1, max(found, default=0) + 1)]
+
+
+def _positive(values: Sequence[float | None]) -> list[int]:
+    return [at for at, value in enumerate(values) if value is not None and math.isfinite(value) and value > 0]
+
+
+def _largest(values: Sequence[float | None], drawn: Sequence[int]) -> str:
+    return theme.number(max(values[at] or 0.0 for at in drawn))
+
+
+def _distance(figure: go.Figure, values: Sequence[float | None], drawn: Sequence[int], name: str, dash: str) -> None:
+    """Add a line of distances to the lower panel."""
+    figure.add_trace(
+        go.Scatter(
+            x=[at + 1 for at in drawn],
+            y=[values[at] for at in drawn],
+            hovertext=[f"step {at + 1}: {name} {theme.number(values[at] or 0.0)}" for at in drawn],
+            hoverinfo="text",
+            name=name,
+            showlegend=False,
+            mode="lines+markers" if len(drawn) <= 15 else "lines",
+            line={"color": theme.NEUTRAL, "width": 2, "dash": dash},
+            yaxis="y2",
+        )
+    )
 
 
 def _apart(divergence: Sequence[float | None], drawn: Sequence[int]) -> str:

@@ -43,6 +43,7 @@ class Measured:
     divergence: np.ndarray  # [steps + 1, X] ‖θ_ε,t − θ_0,t‖
     noise: np.ndarray  # [steps + 1, Z] the shift of a trajectory with ε = 0
     predicted: dict[str, np.ndarray]  # {method: [X, Z]}, −ε · score
+    apart: np.ndarray | None = None  # [steps + 1] ‖θ − θ_0‖ of the trajectory with ε = 0; kept repeats may lack it
 
 
 @dataclass
@@ -80,10 +81,8 @@ class Study:
         if partial is None:
             return None
         kept.describe(partial.about)
-        kept.write(
-            "trajectories",
-            {"shifts": partial.shifts, "divergence": partial.divergence, "noise": partial.noise},
-        )
+        made = {"shifts": partial.shifts, "divergence": partial.divergence, "noise": partial.noise}
+        kept.write("trajectories", made if partial.apart is None else made | {"apart": partial.apart})
         self.budget.made()
         return partial
 
@@ -127,6 +126,7 @@ class Study:
         rows = alike(setting.step.rows, [[int(each)] for each in drawn.train], [[int(each)] for each in drawn.labels])
         about = circumstances(setting)
         size, z = spec.steps + 1, len(drawn.test)
+        apart = np.zeros(size)
         found = Measured(
             drawn,
             about,
@@ -134,6 +134,7 @@ class Study:
             np.zeros((size, len(rows))),
             np.zeros((size, z)),
             predicted,
+            apart,
         )
         self.done.append(found)
         perturbations, weights = [*rows, rows[0]], [[spec.epsilon]] * len(rows) + [[0.0]]
@@ -141,7 +142,7 @@ class Study:
         phase = f"repeat {len(self.done)} of {spec.repeats}: {len(rows) + 2} trajectories"
         for read in followed(setting, perturbations, epsilons, test, spec.steps, self.how):
             found.shifts[read.t], found.noise[read.t] = read.shifts[:-1], read.shifts[-1]
-            found.divergence[read.t] = read.distances[:-1]
+            found.divergence[read.t], apart[read.t] = read.distances[:-1], read.distances[-1]
             about["way"] = read.way
             if read.t > 0:
                 self.how = "sequential" if read.way == "sequential" else "auto"  # vmap stays guarded
@@ -168,6 +169,7 @@ class Study:
             step=t,
             integrated_lr=t * self.optimizer.learning_rate,
             divergence=float(found.divergence[t].mean()),
+            noise=None if found.apart is None else float(found.apart[t]),
             methods=methods,
         )
 
@@ -215,6 +217,7 @@ def table(study: Study) -> dict[str, Any]:
         "integrated_lr": [t * rate for t in range(1, spec.steps + 1)],
         "divergence": np.mean([each.divergence[1:].mean(1) for each in done], 0).tolist() if done else [],
         "noise": max((float(np.abs(each.noise).max()) for each in done), default=None),
+        "noise_divergence": noise_divergence(done),
         "rows": [each.drawn.ids(study.workspace) for each in done],
     }
 
@@ -255,6 +258,12 @@ def method_row(name: Method, spec: FadingSpec, done: Sequence[Measured]) -> dict
         "band": here.kind,
         "verdict": verdict if enough else None,
     }
+
+
+def noise_divergence(done: Sequence[Measured]) -> list[float] | None:
+    """Return the mean ‖θ − θ_0‖ of the repeats at ε = 0, [steps]; None where a kept one does not have it."""
+    apart = [each.apart for each in done if each.apart is not None]
+    return np.mean(apart, 0)[1:].tolist() if apart and len(apart) == len(done) else None
 
 
 def _mean(values: Sequence[np.ndarray]) -> np.ndarray:

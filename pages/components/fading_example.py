@@ -8,7 +8,7 @@ import streamlit as st
 
 from influence_core.charts import VERDICT_REPEATS
 from pages.components.demos import WORDS
-from pages.components.fading_view import draw, outcome_table
+from pages.components.fading_view import draw, noise_of, outcome_table
 from pages.components.fading_words import count
 from pages.components.ranking_words import scope_words
 from pages.components.text import plain
@@ -37,7 +37,14 @@ def example() -> None:
             f"{value['test_rows']} rows, made on {shown['made'][:10]}. Start your own on the left."
         )
     )
-    draw(value["methods"], value["divergence"], len(value["divergence"]), value["repeats"], f"example {title}")
+    draw(
+        value["methods"],
+        value["divergence"],
+        len(value["divergence"]),
+        value["repeats"],
+        f"example {title}",
+        noise=noise_of(value),
+    )
     outcome_table(value["methods"], "example")
     with st.expander("How it was made"):
         st.code(shown["command"], language="bash")

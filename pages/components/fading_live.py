@@ -4,7 +4,7 @@ import time
 
 import streamlit as st
 
-from influence_core.charts import divergence_so_far, rows_so_far
+from influence_core.charts import divergence_so_far, noise_so_far, rows_so_far
 from influence_core.runs import client
 from influence_core.runs.directory import RunDirectory
 from influence_core.runs.state import RunState
@@ -51,7 +51,7 @@ def draw_events(run: RunDirectory, spec: FadingSpec, reading: FadingReading) -> 
     mixed = mixed_words(last.repeat, last.step, spec.steps)
     table, apart = rows_so_far(reading.events), divergence_so_far(reading.events)
     done = last.repeat if last.step == spec.steps else max(1, last.repeat - 1)  # the one under way makes no verdict
-    draw(table, apart, spec.steps, done, run.id, notes=[mixed])
+    draw(table, apart, spec.steps, done, run.id, noise=noise_so_far(reading.events), notes=[mixed])
 
 
 def _progress(run: RunDirectory, found: RunState, reading: FadingReading) -> None:

@@ -11,7 +11,7 @@ from pages.components.correction_words import optimizer_kind
 from pages.components.errors import shown_errors
 from pages.components.fading_form import fill
 from pages.components.fading_live import draw_events, live_fading, reading_of
-from pages.components.fading_view import draw, outcome_table
+from pages.components.fading_view import draw, noise_of, outcome_table
 from pages.components.fading_words import kept_words, settings_words
 from pages.components.running import show_ending
 from pages.components.submitting import submit_button
@@ -58,7 +58,7 @@ def course_of(run: RunDirectory) -> None:
         st.info(plain(f"Paused. {kept_words(done, spec.repeats)}"), icon=":material/pause:")
     _go_on(run, spec, done)
     if done:
-        draw(value["methods"], value["divergence"], spec.steps, done, run.id)
+        draw(value["methods"], value["divergence"], spec.steps, done, run.id, noise=noise_of(value))
         outcome_table(value["methods"], run.id)
         for name, why in value["left_out"].items():
             st.caption(plain(f"Without {name}: {why}"))

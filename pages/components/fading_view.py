@@ -8,7 +8,7 @@ import streamlit as st
 
 from influence_core import charts
 from influence_core.settings import CONTROLS, METHOD_NAMES
-from pages.components.fading_words import TERMS, band_words, fading_words
+from pages.components.fading_words import TERMS, band_words, fading_words, noise_words
 from pages.components.text import plain
 
 MOST_LINES = 3  # drawn at first, controls not counted
@@ -45,18 +45,24 @@ def draw(
     repeats: int,
     key: str,
     *,
+    noise: Sequence[float | None] = (),
     notes: Sequence[str] = (),
 ) -> None:
     """Draw R(t) and the divergence, and say what they show and what the band means."""
     shown = chosen(table, key)
-    figure = charts.course(shown, divergence, steps, repeats, revision=key)
+    figure = charts.course(shown, divergence, steps, repeats, noise, revision=key)
     with st.container(border=True):
         st.plotly_chart(figure, key="fading_chart", config={"displayModeBar": False}, alt=charts.alt_text(figure))
     if not shown:
         return
     for words in fading_words(shown, repeats):
         st.markdown(f"**{plain(words)}**")
-    st.caption(plain(" ".join([band_words(repeats), *filter(None, notes)])))
+    st.caption(plain(" ".join(filter(None, [band_words(repeats), noise_words(noise), *notes]))))
+
+
+def noise_of(value: Mapping[str, Any]) -> Sequence[float | None]:
+    """Return the noise of a finished study, as `draw` takes it; records of before know only that of the losses."""
+    return value.get("noise_divergence") or ([0.0] if value.get("noise") == 0 else [])
 
 
 def outcome_table(table: Sequence[Mapping[str, Any]], key: str) -> None:

@@ -65,6 +65,19 @@ def band_words(repeats: int) -> str:
     return f"The band is the 95 % interval over {repeats} repeats, enough for a verdict."
 
 
+def noise_words(noise: Sequence[float | None]) -> str:
+    """Say what training once more with no weight changed gave, as far as that is known."""
+    known = [value for value in noise if value is not None]
+    if not known:
+        return ""
+    if max(known) == 0:
+        return "The same training once more, with no weight changed, repeats itself exactly: there is no noise."
+    return (
+        f"The same training once more, with no weight changed, ends up to {number(max(known))} away: that is this "
+        "machine's noise, the dotted line below, and distances near it mean nothing."
+    )
+
+
 def fading_words(table: Sequence[Mapping[str, Any]], repeats: int) -> list[str]:
     """Say of each method whether its scores still predict what happens, up to the last step there is.
 
