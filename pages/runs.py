@@ -3,7 +3,7 @@
 import streamlit as st
 
 from influence_core.runs.directory import RunDirectory
-from pages.components import run_table, running
+from pages.components import run_compare, run_table, running
 from pages.components.errors import shown_errors
 from pages.components.guard import guard_any
 from pages.components.run_words import KINDS
@@ -64,9 +64,13 @@ def table(refreshing: bool) -> None:
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.caption(f"{len(chosen):,} of {len(runs):,} runs · {live:,} waiting or running", width="content")
                 st.button("Refresh", icon=":material/refresh:", key="runs_refresh", type="tertiary")
+            run_compare.show_first()
             run_table.run_table(chosen)
     if (run_id := run_table.opening()) is not None:
         with shown_errors():
+            run_table.open_run(run_id)
+    with shown_errors():
+        if (run_id := run_compare.pair()) is not None:
             run_table.open_run(run_id)
 
 

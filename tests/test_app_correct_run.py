@@ -31,6 +31,7 @@ from influence_core.runs.stopping import stop_requested
 from influence_core.specs import CorrectionSpec
 from pages.components import correction_settings as form
 from pages.components import discarding
+from pages.components.correction_next import further, no_further
 from pages.components.correction_words import STRATEGIES
 
 
@@ -337,6 +338,44 @@ def test_any_other_strategy_can_be_run_with_the_same_settings(workspace, submitt
     choice.set_value("permuted").run()
     app.button(key=f"control_{run.id}").click().run()
     assert spec_of(submitted[0]) == run.spec().model_copy(update={"strategy": "permuted"})
+
+
+def test_ten_more_steps_are_one_click(workspace, submitted):
+    run = finished(workspace)  # flipped at step 2, its last
+    app = opened(run=run.id)
+    app.button(key=f"further_{run.id}").click().run()
+    assert not app.exception
+    assert spec_of(submitted[0]) == run.spec().model_copy(update={"after_flip": 10})
+    assert app.query_params["run"] == submitted[0]
+
+
+def test_a_run_that_a_limit_ended_does_not_go_on(workspace):
+    run = finished(workspace, min_retention=0.99, retention_at_stop=0.98)
+    app = opened(run=run.id)
+    button = app.button(key=f"further_{run.id}")
+    assert button.disabled
+    assert button.help.startswith("the limit on retention ended it")
+
+
+@pytest.mark.parametrize(
+    ("steps", "outcome", "wanted"),
+    [
+        (50, {"steps": 50, "flip_step": None}, {"steps": 60}),
+        (50, {"steps": 7, "flip_step": None}, {"steps": 17}),  # stopped by hand
+        (50, {"steps": 7, "flip_step": 5}, {"after_flip": 12}),
+        (50, {"steps": 50, "flip_step": 44}, {"after_flip": 16, "steps": 60}),
+        (1000, {"steps": 996, "flip_step": None}, {"steps": 1000}),
+    ],
+)
+def test_more_steps_are_those_after_the_last(workspace, steps, outcome, wanted):
+    spec = CorrectionSpec(workspace=workspace.name, example=EXAMPLE, steps=steps)
+    assert further(spec, outcome) == spec.model_copy(update=wanted)
+    assert CorrectionSpec(**further(spec, outcome).model_dump())
+
+
+def test_there_are_no_more_steps_than_a_spec_can_have():
+    assert "1,000 steps" in str(no_further({"steps": 1000, "flip_step": None}))
+    assert no_further({"steps": 999, "flip_step": None}) is None
 
 
 def test_two_runs_of_an_example_are_compared_on_the_same_charts(workspace):

@@ -160,6 +160,35 @@ def test_a_finished_run_says_which_flipped_when(workspace):
     assert json.loads(app.query_params["set"]) == examples
 
 
+def test_runs_of_the_same_set_are_compared_whatever_the_order(workspace):
+    examples = [each for each in WRONG if workspace.truth(each) == 1][:3]
+    run, other = finished(workspace, examples, [1, 2, None]), finished(workspace, examples[::-1], [1, 2, 3])
+    finished(workspace, examples[:2], [1, 2])  # of other rows
+    app = opened(run=run.id)
+    app.toggle(key=f"compare_{run.id}").set_value(True).run()
+    assert not app.exception
+    assert [option[-8:] for option in app.multiselect(key=f"compared_{run.id}").options] == [other.id[:8]]
+    titles = [json.loads(chart.proto.spec)["layout"]["meta"]["title"] for chart in app.get("plotly_chart")][4:]
+    said = f"2 at step 3 in this run; 3 at the flip, step 3 in run {other.id[:8]}"
+    assert titles[0] == f"Rows predicted as desired: {said}"
+    table = next(each.value for each in app.dataframe if "all at" in each.value)
+    assert table["as desired at the end"].tolist() == ["2 of 3", "3 of 3"]
+    assert table["all at"].tolist() == ["none", "step 3"]
+
+
+def test_another_strategy_and_more_steps_are_one_click(workspace, submitted):
+    examples = [each for each in WRONG if workspace.truth(each) == 1][:2]
+    run = finished(workspace, examples, [1, 2])
+    app = opened(run=run.id)
+    app.button(key=f"control_{run.id}").click().run()
+    app = opened(run=run.id)
+    app.button(key=f"further_{run.id}").click().run()
+    assert not app.exception
+    control, longer = (RunDirectory.open(each).spec() for each in submitted)
+    assert control == run.spec().model_copy(update={"strategy": "random"})
+    assert longer == run.spec().model_copy(update={"after_flip": 11})  # all at step 2, to step 13
+
+
 def test_changing_the_settings_starts_from_those_of_the_run(workspace, submitted):
     examples = [each for each in WRONG if workspace.truth(each) == 1][:3]
     options = {"k": 5, "batch_size": 20, "share": 0.4, "group_by": "all", "optimizer": "sgd", "learning_rate": 0.01}

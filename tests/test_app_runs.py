@@ -3,6 +3,7 @@
 import re
 import shutil
 
+import correct_page
 import pytest
 from workspaces import catch_runs, open_app, tiny_workspace, use_home
 
@@ -230,3 +231,43 @@ def test_many_runs_come_in_pages(workspace):
     app.session_state["runs_page"] = 2
     app.run()
     assert len(shown(app)) == 3
+
+
+def steps_of(run, flip):
+    for n in range(4):
+        run.append(correct_page.step(n, "positive" if n >= flip else "negative"))
+    run.finish()
+
+
+def test_two_corrections_are_chosen_and_compared(workspace):
+    runs = [make("correct", workspace) for _ in range(2)]
+    for run in runs:
+        run.claim()
+        steps_of(run, 2)
+    ranked = make("rank", workspace, "finished")
+    app = opened()
+    assert not any(button.key == f"pick_{ranked.id}" for button in app.button)
+    app.button(key=f"pick_{runs[0].id}").click().run()
+    assert f"Run {runs[0].id[:8]} is chosen" in app.info[0].value
+    app.button(key="runs_compare_none").click().run()
+    assert not app.info
+    app.button(key=f"pick_{runs[0].id}").click().run()
+    app.button(key=f"pick_{runs[1].id}").click().run()
+    assert not app.exception
+    assert app.query_params["run"] == runs[0].id
+    assert app.toggle(key=f"compare_{runs[0].id}").value is True
+    assert app.multiselect(key=f"compared_{runs[0].id}").value == [runs[1].id]
+
+
+def test_corrections_of_other_rows_are_not_compared(workspace):
+    first = make("correct", workspace)
+    first.claim()
+    steps_of(first, 2)
+    other = RunDirectory.create(CorrectionSpec(workspace=workspace.name, checkpoint="first", example="test-6"))
+    other.claim()
+    steps_of(other, 2)
+    app = opened()
+    app.button(key=f"pick_{first.id}").click().run()
+    app.button(key=f"pick_{other.id}").click().run()
+    assert "do not correct the same rows to the same labels" in app.error[0].value
+    assert "run" not in app.query_params

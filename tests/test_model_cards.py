@@ -15,9 +15,10 @@ from family_checkpoints import TEXT, save_family, write_family_data
 from influence_core.data.opening import run as open_workspace
 from influence_core.events import Step
 from influence_core.reports.cards import base_of
-from influence_core.reports.cautions import ACCURACY_DROP, LEAST_RETENTION, caution
+from influence_core.reports.cautions import ACCURACY_DROP, LEAST_RETENTION, caution, halves_words
 from influence_core.reports.commands import correct_command
-from influence_core.reports.facts import Correction
+from influence_core.reports.correction import correction_page
+from influence_core.reports.facts import Correction, read
 from influence_core.reports.markdown import cell, code, fenced, listed
 from influence_core.specs import CorrectionSpec, OpenSpec
 from influence_core.workspace import Workspace
@@ -178,6 +179,23 @@ def test_what_got_worse_is_said_beyond_a_visible_limit_only():
     assert "not known" in str(caution({}))
     ended = {**outcome(0.8, 0.8, 1.0), "retention_at_end": 0.9}  # what is kept is the end, not the flip
     assert "retention fell to 90 % (less than 95 %)" in str(caution(ended))
+    halves = {"near_retention": 0.92, "far_retention": 1.0}  # what the average hides
+    assert "retention of the most similar rows fell to 92 % (less than 95 %)" in str(
+        caution(outcome(0.8, 0.8, 0.96, **halves))
+    )
+    later = {"retention_at_end": 0.97, "near_retention_at_end": 0.96, "far_retention_at_end": 0.98}
+    assert caution(outcome(0.8, 0.8, 0.96, **halves, **later)) is None
+
+
+def test_the_halves_are_those_of_what_is_kept():
+    halves = {"near_retention": 0.92, "far_retention": 1.0}
+    assert halves_words(outcome(0.8, 0.8, 0.96)) is None
+    assert "the corrected one, by the model's features: 92 %; of the others: 100 %" in str(
+        halves_words(outcome(0.8, 0.8, 0.96, **halves))
+    )
+    later = {"retention_at_end": 0.97, "near_retention_at_end": 0.96, "far_retention_at_end": 0.98}
+    assert ": 96 %; of the others: 98 %" in str(halves_words(outcome(0.8, 0.8, 0.96, **halves, **later)))
+    assert halves_words({**outcome(0.8, 0.8, 0.96, **halves), "retention_at_end": 0.9}) is None  # older results
 
 
 def test_texts_stay_texts_in_markdown():
@@ -230,3 +248,27 @@ def test_labels_of_b_are_those_at_the_runs_cursor(opened, tmp_path):
     assert found.label_events == []
     at = {**manifest, "cursor": 1}
     assert Correction(opened, at, {}, ()).labels[0] != old
+
+
+def test_label_events_of_the_batches_are_told_where_the_loss_had_them(opened, tmp_path):
+    example = opened.mispredictions()["id"].iloc[0]
+    rows = opened.train["id"].astype(str)
+    labels = opened.original_labels(list(rows[:3]))
+    other = {row: next(name for name in opened.label_names if name != old) for row, old in labels.items()}
+    for row in labels:
+        opened.relabel(row, other[row], expect=labels[row], annotator="anna")
+    for told in (False, True):
+        list(opened.correct(example, tmp_path / str(told), **FAST, strategy="opponents", annotated_loss=told))
+    same = opened.original_labels([rows[5]])[rows[5]]
+    opened.relabel(rows[5], same, expect=same, annotator="latecomer")
+    without, told = (read(opened, tmp_path / str(each)) for each in (False, True))
+    assert without.batch_events == []
+    outside = [row for row in labels if row not in told.rows]
+    assert [event.example for event in told.batch_events] == outside
+    assert outside
+    card = (Path(opened.keep(tmp_path / "True", "told").path) / "README.md").read_text()
+    assert f"They had decided on {len(outside)} other training rows: anna." in card
+    assert all(f"- `{row}`: `{labels[row]}` → `{other[row]}` (change), by `anna`" in card for row in outside)
+    page = correction_page(told, [])
+    assert f"They had decided on {len(outside)} other training rows: anna." in page
+    assert "latecomer" not in page

@@ -1,4 +1,4 @@
-"""Several corrections of one example on the same charts: probability, divergence, retention."""
+"""Several corrections of the same rows on the same charts: probability or flips, divergence, retention."""
 
 import math
 from collections.abc import Sequence
@@ -10,14 +10,23 @@ import plotly.graph_objects as go
 from influence_core.charts import theme
 from influence_core.charts.correction import find_flip
 from influence_core.charts.correction_study import LINES
-from influence_core.events import Step
+from influence_core.events import SetStep, Step
 
-What = Literal["probability", "divergence", "retention"]
+What = Literal["probability", "flipped", "divergence", "retention"]
 SUBJECTS: dict[What, str] = {
     "probability": "Probability of “{}”",
+    "flipped": "Rows predicted as desired",
     "divergence": "Distance from the uncorrected run",
     "retention": "Retention",
 }
+AXES: dict[What, str] = {
+    "probability": "probability",
+    "flipped": "rows predicted as desired",
+    "divergence": "distance ‖θ_ε − θ_0‖ (log)",
+    "retention": "retention (%)",
+}
+SINGLE: tuple[What, ...] = ("probability", "divergence", "retention")  # of corrections of one row
+TOGETHER: tuple[What, ...] = ("flipped", "divergence", "retention")  # of corrections of several
 
 
 @dataclass(frozen=True)
@@ -27,19 +36,27 @@ class Followed:
     name: str
     short: str  # in titles
     strategy: str
-    steps: Sequence[Step]
+    steps: Sequence[Step] | Sequence[SetStep]
+
+    def flip(self, desired: str) -> int | None:
+        """Return the first step at which the row, or all of several, are predicted as desired."""
+        several = [step for step in self.steps if isinstance(step, SetStep)]
+        if several:
+            return SetStep.all_flipped(several)
+        return find_flip([step for step in self.steps if isinstance(step, Step)], desired)
 
 
 def compared(runs: Sequence[Followed], desired: str, what: What) -> go.Figure:
     """Draw a value of each run against its steps, a line each, in its strategy's colour, with its flip marked.
 
-    The title says what each run reached at its flip, otherwise at its last step. Of the divergence, on a log axis,
-    only steps with a positive finite distance are drawn. At least one run must have steps.
+    The title says what each run reached at its flip (of several rows, when all had flipped), otherwise at its last
+    step; ``desired`` is the label of corrections of one row. Of the divergence, on a log axis, only steps with a
+    positive finite distance are drawn. At least one run must have steps.
     """
     figure, ends = go.Figure(), []
     subject = SUBJECTS[what].format(theme.label(desired))
     for number, run in enumerate(run for run in runs if run.steps):
-        flip = find_flip(run.steps, desired)
+        flip = run.flip(desired)
         end = next((step for step in run.steps if step.step == flip), run.steps[-1])
         when = f"at step {end.step:,}" if flip is None else f"at the flip, step {end.step:,}"
         ends.append(f"{_said(end, what)} {when} in {run.short}")
@@ -54,7 +71,12 @@ def compared(runs: Sequence[Followed], desired: str, what: What) -> go.Figure:
                 hovertext=[f"step {step.step}, {theme.inert(run.name)}: {_said(step, what)}" for step in points],
                 hoverinfo="text",
                 mode="lines",
-                line={"color": colour, "width": 2, "dash": theme.DASHES[number % len(theme.DASHES)]},
+                line={
+                    "color": colour,
+                    "width": 2,
+                    "dash": theme.DASHES[number % len(theme.DASHES)],
+                    "shape": "hv" if what == "flipped" else "linear",
+                },
             )
         )
         if flip is not None and end in points:
@@ -71,22 +93,23 @@ def compared(runs: Sequence[Followed], desired: str, what: What) -> go.Figure:
                 )
             )
     title = f"{subject}: {'; '.join(ends)}"
-    words = {"probability": "probability", "divergence": "distance ‖θ_ε − θ_0‖ (log)", "retention": "retention (%)"}
-    theme.styled(figure, title, f"Line chart of {len(ends)} runs over their steps. {title}.", x="step", y=words[what])
+    theme.styled(figure, title, f"Line chart of {len(ends)} runs over their steps. {title}.", x="step", y=AXES[what])
     figure.update_layout(height=380, legend={"y": -0.3})  # each name takes a line of the legend
     if what == "divergence":
         figure.update_yaxes(type="log", exponentformat="power")
     if what == "probability":
         figure.update_yaxes(range=[-0.02, 1.02])
+    if what == "flipped":
+        figure.update_yaxes(rangemode="tozero", tickformat="d")
     if what == "retention":  # no more than all of them, and never so near that one row looks like many
         lowest = min((100 * step.retention for run in runs for step in run.steps), default=100.0)
         figure.update_yaxes(range=[min(lowest, 90) - 1, 101])
     return figure
 
 
-def _value(step: Step, what: What) -> float:
+def _value(step: Step | SetStep, what: What) -> float:
     return 100 * step.retention if what == "retention" else float(getattr(step, what))
 
 
-def _said(step: Step, what: What) -> str:
+def _said(step: Step | SetStep, what: What) -> str:
     return theme.percent(step.retention) if what == "retention" else theme.number(getattr(step, what))

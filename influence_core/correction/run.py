@@ -100,7 +100,8 @@ def _outcome(spec: CorrectionSpec, steps: list[Step], desired: str) -> dict[str,
     """Return the last line's fields (CLI): retention at the flip, otherwise at the last step.
 
     ``retention_at_stop`` and ``validation_loss_at_stop`` are there where these ended the run; ``retention_at_end``
-    where steps followed the flip, ``lost_again`` where after them the prediction is not the desired one.
+    and those of its halves where steps followed the flip, ``lost_again`` where after them the prediction is not the
+    desired one.
     """
     flip = flip_step(steps, desired)
     base = next((step.step for step in steps if step.base_prediction == desired), None)
@@ -116,6 +117,8 @@ def _outcome(spec: CorrectionSpec, steps: list[Step], desired: str) -> dict[str,
             near_retention=at.near_retention,
             far_retention=at.far_retention,
             retention_at_end=steps[-1].retention if at is not steps[-1] else None,
+            near_retention_at_end=steps[-1].near_retention if at is not steps[-1] else None,
+            far_retention_at_end=steps[-1].far_retention if at is not steps[-1] else None,
             lost_again=True if flip is not None and steps[-1].prediction != desired else None,
             retention_at_stop=steps[-1].retention if below(spec, steps[-1]) else None,
             validation_loss_at_stop=steps[-1].validation_loss if above(spec, steps[-1]) else None,

@@ -14,7 +14,7 @@ from influence_core import __version__
 from influence_core.charts import percent
 from influence_core.home import home
 from influence_core.labels.export import defuse
-from influence_core.reports.cautions import caution, compared, end_retention
+from influence_core.reports.cautions import caution, compared, end_retention, halves_words
 from influence_core.reports.commands import replay_command
 from influence_core.reports.facts import Correction
 from influence_core.reports.markdown import cell, code, fenced, listed
@@ -97,7 +97,11 @@ def _body(
     yield _pairs(correction.settings)
     yield "### By whose labels"
     yield _span(correction.whose) + f" Labels were read {correction.cursor}."
-    if events := correction.label_events:
+    for events in (correction.label_events, correction.batch_events):
+        if not events:
+            continue
+        if events is correction.batch_events:
+            yield _span(correction.whose_batches)
         yield "\n".join(
             f"- {code(event.example)}: {code(event.old)} → {code(event.new)} ({event.verdict}), by "
             f"{code(event.annotator)}, {event.at}"
@@ -150,7 +154,15 @@ def _figures(correction: Correction) -> Iterator[str]:
         yield "The workspace has no validation split, or the run did not compare it."
     kept = correction.manifest["retention_rows"]
     retained = percent(end_retention(correction.outcome))
-    yield f"Retention: {retained} of {len(kept)} fixed test rows are predicted as before."
+    yield " ".join(
+        filter(
+            None,
+            [
+                f"Retention: {retained} of {len(kept)} fixed test rows are predicted as before.",
+                halves_words(correction.outcome, correction.those),
+            ],
+        )
+    )
     for split, about in splits.items():
         yield "\n".join(f"- {split}, {change}: {listed(about[change], LISTED)}" for change in ("fixed", "broken"))
     yield f"All of them: `{CHANGED}`."

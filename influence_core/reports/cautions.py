@@ -25,6 +25,24 @@ def end_retention(outcome: dict[str, Any]) -> float:
     return float(outcome.get("retention_at_end", outcome["retention"]))
 
 
+def end_halves(outcome: dict[str, Any]) -> tuple[float, float] | None:
+    """Return that of the retention rows near to and far from what was corrected; None where it was not read."""
+    at = "_at_end" if "retention_at_end" in outcome else ""
+    found = [outcome.get(f"{half}_retention{at}") for half in ("near", "far")]
+    return None if None in found else (float(str(found[0])), float(str(found[1])))
+
+
+def halves_words(outcome: dict[str, Any], corrected: str = "the corrected one") -> str | None:
+    """Say how much of the retention rows near to and far from ``corrected`` was kept; None where it was not read."""
+    if (halves := end_halves(outcome)) is None:
+        return None
+    near, far = map(percent, halves)
+    return (
+        f"Retention of the half of these rows most similar to {corrected}, by the model's features: {near}; of the "
+        f"others: {far}."
+    )
+
+
 def caution(outcome: dict[str, Any]) -> str | None:
     """Say what got worse by more than the limits, or that nobody looked; None where neither is so.
 
@@ -42,6 +60,9 @@ def caution(outcome: dict[str, Any]) -> str | None:
         for split, about in splits.items()
         if about["before"] - about["after"] > ACCURACY_DROP
     ]
+    least, halves = f"less than {percent(LEAST_RETENTION)}", end_halves(outcome)
     if (retained := end_retention(outcome)) < LEAST_RETENTION:
-        worse.append(f"retention fell to {percent(retained)} (less than {percent(LEAST_RETENTION)})")
+        worse.append(f"retention fell to {percent(retained)} ({least})")
+    elif halves is not None and halves[0] < LEAST_RETENTION:  # what an average over all rows hides (paper, Sec. 7)
+        worse.append(f"retention of the most similar rows fell to {percent(halves[0])} ({least})")
     return f"This correction has a price: {'; '.join(worse)}." if worse else None

@@ -11,8 +11,9 @@ from influence_core.data.dataset import words
 from influence_core.data.drawing import drawn, png, png_url
 from influence_core.errors import UserError
 from influence_core.events import SetStep, Step
+from influence_core.labels.events import LabelEvent
 from influence_core.rankings import RankedRow, Ranking
-from influence_core.reports.cautions import caution, compared, end_retention
+from influence_core.reports.cautions import caution, compared, end_retention, halves_words
 from influence_core.reports.facts import Correction, read
 from influence_core.reports.page import Markup, Part, chart, element, image, page, pairs, table
 from influence_core.reports.trust import trust_words
@@ -168,11 +169,18 @@ def _labels(correction: Correction) -> Iterator[Markup]:
     lines = []
     for row, before, used in zip(correction.rows, correction.labels, correction.row_labels, strict=True):
         event = last.get(row)
-        decided = (
-            "" if event is None else f"{event.verdict} by {event.annotator}, {event.at[:16].replace('T', ' ')} UTC"
-        )
-        lines.append([row, before, used, decided])
+        lines.append([row, before, used, "" if event is None else _decided(event)])
     yield table(("id", "label", "trained as", "annotators"), lines)
+    if not (events := correction.batch_events):
+        return
+    yield element("p", correction.whose_batches)
+    shown = [[event.example, event.old, event.new, _decided(event)] for event in events[-LISTED:]]
+    more = f"And {len(events) - LISTED:,} events before these." if len(events) > LISTED else ""
+    yield table(("id", "from", "to", "annotators"), shown, note=more)
+
+
+def _decided(event: LabelEvent) -> str:
+    return f"{event.verdict} by {event.annotator}, {event.at[:16].replace('T', ' ')} UTC"
 
 
 def _compared(correction: Correction) -> Iterator[Markup]:
@@ -196,6 +204,8 @@ def _compared(correction: Correction) -> Iterator[Markup]:
     outcome = correction.outcome
     before = f", {percent(outcome['retention'])} at the flip" if "retention_at_end" in outcome else ""
     yield element("p", f"Retention: {percent(end_retention(outcome))} of {count} fixed test rows{before}.")
+    if (said := halves_words(outcome, correction.those)) is not None:
+        yield element("p", said)
     for split, about in splits.items():
         for change in ("fixed", "broken"):
             yield from _changed(workspace, split, change, about[change])

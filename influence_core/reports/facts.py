@@ -1,6 +1,6 @@
 """All that is known of a correction that is over, gathered once: for the model card and for the report."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -102,8 +102,21 @@ class Correction:
     def label_events(self) -> list[LabelEvent]:
         """The label events that touch rows of B up to the run's cursor, oldest first."""
         rows = set(self.rows)
-        events = LabelStore().history(self.manifest["data"])
-        return [event for event in events if event.example in rows and (event.seq or 0) <= self.manifest["cursor"]]
+        return [event for event in self._events if event.example in rows]
+
+    @cached_property
+    def batch_events(self) -> list[LabelEvent]:
+        """The label events of other training rows that the batches were trained with, oldest first (annotated_loss)."""
+        if not self.spec.annotated_loss:
+            return []
+        others = set(self.workspace.train["id"].astype(str)) - set(self.rows)
+        return [event for event in self._events if event.example in others]
+
+    @cached_property
+    def _events(self) -> list[LabelEvent]:
+        """All events that the run saw."""
+        history = LabelStore().history(self.manifest["data"])
+        return [event for event in history if (event.seq or 0) <= self.manifest["cursor"]]
 
     @property
     def whose(self) -> str:
@@ -120,9 +133,18 @@ class Correction:
             )
         if not self.label_events:
             return f"{said} No annotator had decided on any of them."
-        people = ", ".join(sorted({event.annotator for event in self.label_events}))
-        touched = len({event.example for event in self.label_events})
-        return f"{said} Annotators had decided on {touched} of them before: {people}."
+        return f"{said} Annotators had decided on {_deciding(self.label_events)}."
+
+    @property
+    def whose_batches(self) -> str:
+        """Say whose labels the batches were trained with, where `batch_events` are there."""
+        others = _deciding(self.batch_events, "other training rows")
+        return f"The batches were trained with annotators' labels as well. They had decided on {others}."
+
+    @property
+    def those(self) -> str:
+        """What was corrected, as a sentence that measures distance from it names it."""
+        return "the corrected one" if len(self.examples) == 1 else "any of the corrected ones"
 
     @property
     def ending(self) -> str:
@@ -209,6 +231,12 @@ class Correction:
     def command(self, keep: str | None = None) -> str:
         """Return the command that repeats it."""
         return correct_command(self.manifest, self.outcome, self.method, keep)
+
+
+def _deciding(events: Sequence[LabelEvent], rows: str = "of them before") -> str:
+    """Say on how many rows was decided, and by whom."""
+    people = ", ".join(sorted({event.annotator for event in events}))
+    return f"{len({event.example for event in events}):,} {rows}: {people}"
 
 
 def read(workspace: Workspace, result: Path) -> Correction:

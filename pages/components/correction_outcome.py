@@ -10,7 +10,7 @@ from influence_core.home import read_json
 from influence_core.reports.cautions import caution, compared, end_retention
 from influence_core.runs.directory import RunDirectory
 from influence_core.runs.state import RunState
-from influence_core.specs import Correcting, CorrectionSetSpec, CorrectionSpec
+from influence_core.specs import Correcting, CorrectionSpec
 from influence_core.workspace import Checkpoint, Workspace
 from pages.components import data, state
 from pages.components.correction_charts import changed_table
@@ -18,7 +18,6 @@ from pages.components.correction_report import report_button
 from pages.components.correction_words import base_words, outcome_words
 from pages.components.discarding import discard, is_discarded, restore
 from pages.components.errors import shown_errors
-from pages.components.submitting import submit_button
 from pages.components.text import plain
 
 ENDINGS = {
@@ -50,13 +49,6 @@ def show_ending(run: RunDirectory, found: RunState) -> None:
     if found.state == "failed" and traceback.exists():
         with st.expander("For a bug report"):
             st.code(traceback.read_text(encoding="utf-8"), language=None)
-
-
-def again_button(run: RunDirectory, spec: CorrectionSpec | CorrectionSetSpec) -> None:
-    """Offer the same correction once more."""
-    with shown_errors():
-        tip = "the same settings, the same seed"
-        submit_button("Run again", f"again_{run.id}", spec, run.record().what, icon=":material/replay:", tip=tip)
 
 
 def show_outcome(

@@ -1,9 +1,12 @@
 """One correction run, whoever started it and wherever: its example, settings, course, outcome and what comes next."""
 
+from typing import Any
+
 import streamlit as st
 
 from influence_core.errors import UserError
 from influence_core.home import read_json
+from influence_core.reports.cautions import halves_words
 from influence_core.runs.directory import RunDirectory
 from influence_core.specs import CorrectionSpec
 from influence_core.workspace import Workspace
@@ -11,10 +14,11 @@ from pages.components import contents, data, pictures, state
 from pages.components.correction_charts import draw, show_changed
 from pages.components.correction_checks import desired_label
 from pages.components.correction_chosen import show_chosen
-from pages.components.correction_comparison import comparison, control_button
-from pages.components.correction_outcome import again_button, keep_or_discard, manifest_of, show_ending, show_outcome
+from pages.components.correction_comparison import comparison
+from pages.components.correction_next import again_button, control_button, further_button
+from pages.components.correction_outcome import keep_or_discard, manifest_of, show_ending, show_outcome
 from pages.components.correction_settings import fill
-from pages.components.correction_words import halves_words, optimizer_kind, settings_words
+from pages.components.correction_words import optimizer_kind, settings_words
 from pages.components.errors import show_error
 from pages.components.guard import Context
 from pages.components.live_correction import live_correction, reading_of
@@ -56,8 +60,8 @@ def correction_run(context: Context, run: RunDirectory) -> None:
         if reading.result and (said := halves_words(reading.result)):
             st.caption(said)
         show_changed(workspace, spec, run, reading.steps[-1])
-        comparison(workspace, run, spec, desired)
-    _next(run, spec, desired, optimizer_kind(spec, checkpoint))
+        comparison(workspace, run, spec)
+    _next(run, spec, desired, optimizer_kind(spec, checkpoint), reading.result)
 
 
 def _about(context: Context, workspace: Workspace, spec: CorrectionSpec, desired: str) -> None:
@@ -81,9 +85,11 @@ def _about(context: Context, workspace: Workspace, spec: CorrectionSpec, desired
         st.text(f"{spec.example} · true {true}{predicted} · desired {desired}")
 
 
-def _next(run: RunDirectory, spec: CorrectionSpec, desired: str, kind: str) -> None:
+def _next(run: RunDirectory, spec: CorrectionSpec, desired: str, kind: str, outcome: dict[str, Any] | None) -> None:
     with st.container(horizontal=True):
         again_button(run, spec)
+        if outcome:
+            further_button(run, spec, outcome)
         st.button(
             "Change the settings",
             key=f"change_{run.id}",
@@ -91,7 +97,7 @@ def _next(run: RunDirectory, spec: CorrectionSpec, desired: str, kind: str) -> N
             on_click=_change,
             args=(spec, desired, kind),
         )
-        control_button(run, spec)
+        control_button(run, spec, f"correct {spec.example}")
 
 
 def _change(spec: CorrectionSpec, desired: str, kind: str) -> None:

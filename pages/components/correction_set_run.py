@@ -8,6 +8,7 @@ from influence_core.charts.correction_set import set_figures
 from influence_core.errors import UserError
 from influence_core.events import SetStep
 from influence_core.home import read_json
+from influence_core.reports.cautions import halves_words
 from influence_core.runs.directory import RunDirectory
 from influence_core.specs import CorrectionSetSpec
 from influence_core.workspace import Workspace
@@ -15,8 +16,9 @@ from pages.components import data, state
 from pages.components.correction_charts import show_changed
 from pages.components.correction_checks import desired_label
 from pages.components.correction_chosen import show_chosen
+from pages.components.correction_comparison import comparison
+from pages.components.correction_next import again_button, control_button, further_button
 from pages.components.correction_outcome import (
-    again_button,
     before_and_after,
     keep_or_discard,
     manifest_of,
@@ -25,7 +27,7 @@ from pages.components.correction_outcome import (
 from pages.components.correction_set_groups import fill_groups, given_of
 from pages.components.correction_set_words import outcome_words, settings_words, table_rows
 from pages.components.correction_settings import fill
-from pages.components.correction_words import halves_words, optimizer_kind
+from pages.components.correction_words import optimizer_kind
 from pages.components.errors import show_error
 from pages.components.live_correction import follow, reading_of
 from pages.components.run_reading import RunReading
@@ -87,7 +89,12 @@ def set_run(run: RunDirectory) -> None:
         if outcome and (said := halves_words(outcome, "any of the corrected ones")):
             st.caption(said)
         show_changed(workspace, spec, run, reading.set_steps[-1])
-    again_button(run, spec)
+        comparison(workspace, run, spec)
+    with st.container(horizontal=True):
+        again_button(run, spec)
+        if outcome:
+            further_button(run, spec, outcome)
+        control_button(run, spec, f"correct {len(spec.examples)} together")
 
 
 def _live(workspace: Workspace, run: RunDirectory, spec: CorrectionSetSpec, desired: dict[str, str]) -> None:

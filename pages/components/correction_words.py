@@ -139,17 +139,6 @@ def _below(outcome: dict[str, Any], spec: CorrectionSpec) -> str:
     return ""
 
 
-def halves_words(outcome: dict[str, Any], corrected: str = "the corrected one") -> str | None:
-    """Say how much of the retention rows near to and far from the corrected one was kept; None where not read."""
-    near, far = outcome.get("near_retention"), outcome.get("far_retention")
-    if near is None or far is None:
-        return None
-    return (
-        f"Retention of the half of these rows most similar to {corrected}, by the model's features: "
-        f"{percent(near)}; of the others: {percent(far)}."
-    )
-
-
 def base_words(outcome: dict[str, Any], spec: CorrectionSpec) -> str:
     """Say what the free control did: the same batches without the correction."""
     flip = outcome.get("base_flip_step")

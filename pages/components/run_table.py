@@ -12,13 +12,14 @@ from influence_core.workspace import Workspace
 from pages.components import navigation, state
 from pages.components.discarding import is_discarded
 from pages.components.errors import show_error, shown_errors
+from pages.components.run_compare import compare_button
 from pages.components.run_words import ICONS, elapsed, kind_word, state_word
 from pages.components.running import progress_words
 from pages.components.submitting import settle, submit_once
 from pages.components.text import ago, plain
 
 PAGE_SIZE = 20  # runs on one page of the table
-WIDTHS = (1.3, 2.6, 1.0, 1.1, 1.0, 2.3, 2.7)
+WIDTHS = (1.3, 2.6, 0.9, 1.0, 0.9, 1.7, 3.9)
 HEADS = ("State", "What", "Who", "Created", "Took", "Progress", "")
 _OPENING = "runs_opening"  # id of the run whose page was asked for
 
@@ -85,6 +86,7 @@ def _actions(found: RunState) -> None:
         )
     else:
         _again(found)
+        compare_button(found)
 
 
 def _again(found: RunState) -> None:

@@ -115,7 +115,8 @@ def outcome_of(together: Together, steps: list[SetStep]) -> dict[str, Any]:
     """Return the last line's fields: how many flipped, and of each when; retention when all had, else at the last step.
 
     ``flipped`` counts those that are predicted as desired at the end; one with a ``flip_step`` that is
-    not among them was lost again. ``retention_at_end`` is there where steps followed the last flip.
+    not among them was lost again. ``retention_at_end`` and those of its halves are there where steps
+    followed the last flip.
     """
     names, last, spec = together.workspace.label_names, steps[-1], together.spec
     desired = [names[member.desired] for member in together.members]
@@ -145,6 +146,8 @@ def outcome_of(together: Together, steps: list[SetStep]) -> dict[str, Any]:
             near_retention=at.near_retention,
             far_retention=at.far_retention,
             retention_at_end=last.retention if at is not last else None,
+            near_retention_at_end=last.near_retention if at is not last else None,
+            far_retention_at_end=last.far_retention if at is not last else None,
             retention_at_stop=last.retention if below(spec, last) else None,
             validation_loss_at_stop=last.validation_loss if above(spec, last) else None,
         ),

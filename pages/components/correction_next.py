@@ -1,0 +1,86 @@
+"""What can be run after a correction that is over: the same again, the same for longer, another strategy."""
+
+from typing import Any
+
+import streamlit as st
+
+from influence_core.runs.directory import RunDirectory
+from influence_core.specs import CorrectionSetSpec, CorrectionSpec
+from pages.components.correction_words import STRATEGIES, steps
+from pages.components.errors import shown_errors
+from pages.components.submitting import submit_button
+
+FURTHER = 10  # steps
+MOST_STEPS = 1000  # of a spec
+LIMITS = {
+    "retention_at_stop": "the limit on retention ended it",
+    "validation_loss_at_stop": "the limit on the validation loss ended it",
+}
+AnySpec = CorrectionSpec | CorrectionSetSpec
+
+
+def again_button(run: RunDirectory, spec: AnySpec) -> None:
+    """Offer the same correction once more."""
+    with shown_errors():
+        tip = "the same settings, the same seed"
+        submit_button("Run again", f"again_{run.id}", spec, run.record().what, icon=":material/replay:", tip=tip)
+
+
+def further_button(run: RunDirectory, spec: AnySpec, outcome: dict[str, Any]) -> None:
+    """Offer the same correction, gone on for some steps; disabled where a limit or the largest number is in the way."""
+    label, place, icon = f"+{FURTHER} steps", f"further_{run.id}", ":material/fast_forward:"
+    if (why := no_further(outcome)) is not None:
+        st.button(label, key=place, icon=icon, disabled=True, help=why)
+        return
+    longer = further(spec, outcome)
+    tip = f"the same steps again, and {steps(longer_by(outcome))} more; this run stays as it is"
+    with shown_errors():
+        submit_button(label, place, longer, run.record().what, icon=icon, tip=tip)
+
+
+def no_further(outcome: dict[str, Any]) -> str | None:
+    """Return why a correction cannot go on, in words; None where it can."""
+    for name, why in LIMITS.items():
+        if name in outcome:
+            return f"{why}: choose another one under Change the settings"
+    return None if longer_by(outcome) > 0 else f"it has made {MOST_STEPS:,} steps, the most there are"
+
+
+def longer_by(outcome: dict[str, Any]) -> int:
+    """Return how many steps more there can be."""
+    return min(FURTHER, MOST_STEPS - reached(outcome))
+
+
+def reached(outcome: dict[str, Any]) -> int:
+    """Return the last step of a correction."""
+    return int(outcome["steps"])
+
+
+def further(spec: AnySpec, outcome: dict[str, Any]) -> AnySpec:
+    """Return the spec of the same run with more steps: after the flip where there was one, else before it ends.
+
+    Batches are drawn by seed and step, so its first steps are those of the run that it goes on from.
+    """
+    last = reached(outcome) + longer_by(outcome)
+    flip = outcome["flip_step"]
+    wanted: dict[str, Any] = {"steps": max(last, spec.steps) if flip is not None else last}
+    if flip is not None:
+        wanted["after_flip"] = last - int(flip)
+    return spec.model_copy(update=wanted)
+
+
+def control_button(run: RunDirectory, spec: AnySpec, what: str) -> None:
+    """Offer to run another strategy with the settings of a run, the random control first."""
+    others = sorted((name for name in STRATEGIES if name != spec.strategy), key=lambda name: name != "random")
+    chosen = st.selectbox(
+        "Another strategy",
+        others,
+        format_func=STRATEGIES.__getitem__,
+        key=f"control_strategy_{run.id}",
+        label_visibility="collapsed",
+        width=280,
+    )
+    label, tip = "Run it with the same settings", "then compare the two runs below"
+    control = spec.model_copy(update={"strategy": chosen})
+    with shown_errors():
+        submit_button(label, f"control_{run.id}", control, f"{what} ({chosen})", icon=":material/casino:", tip=tip)
