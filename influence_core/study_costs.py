@@ -30,6 +30,7 @@ StudySpec = FadingSpec | DivergenceSpec | TracinErrorSpec
 # In forward passes of one row through the whole model; measured with MiniLM-L6 and scope last:1, whose share is 1/6.
 BACKWARD = 3  # passes through the scope, to train on a row behind the frozen part
 OVERHEAD = 0.2  # of each row trained on, 0.1 of each row read, whatever the scope
+PADDING = 1.75  # a random batch of texts beside rows sorted by length, as the forward rate is measured
 BOTH_WAYS = 3  # steps' worth of a first step, which is made one by one and by vmap; charged to every repeat
 DOUBLE = 2  # float64 beside float32
 BOUND_PRODUCTS = 20  # Hessian-vector products a step and ε, for Theorem 3's constants
@@ -100,7 +101,8 @@ def _passes(workspace: "Workspace", spec: TrajectorySpec, trajectories: int, row
 def step_passes(workspace: "Workspace", spec: TrajectorySpec, rows: int, reads: int = 0) -> float:
     """Return the forward passes' worth of one step on B_t and some rows, with test rows read after it."""
     share = scope_share(workspace, spec.checkpoint, spec.scope)
-    return (BACKWARD * share + OVERHEAD) * (spec.batch_size + rows) + (share + OVERHEAD / 2) * reads
+    padding = PADDING if workspace.dataset.modality == "text" else 1.0
+    return padding * ((BACKWARD * share + OVERHEAD) * (spec.batch_size + rows) + (share + OVERHEAD / 2) * reads)
 
 
 def _measuring(workspace: "Workspace", spec: StudySpec, repeats: int, passes: int, trajectories: int) -> Cost:

@@ -13,14 +13,15 @@ from influence_core.estimates import TRAIN as TRAINED
 from influence_core.rates import FORWARD
 from influence_core.specs import RETENTION_ROWS, CorrectionStudySpec, MislabelledSpec, RetrainSpec
 from influence_core.studies.cases import cases
-from influence_core.study_costs import OVERHEAD
+from influence_core.study_costs import OVERHEAD, PADDING
 from influence_core.training.origins import origin_of
 
 SMALL = {"workspace": "tiny", "scope": "all", "optimizer": "sgd", "batch_size": 10, "learning_rate": 0.1}
 STUDY = {**SMALL, "steps": 9, "mispredictions": 3, "k": 4, "points": 2, "strategies": ("random",)}
 RECIPE = {"name": "r", "base": "small-vit", "epochs": 2, "batch_size": 16, "learning_rate": 0.1}
-READ = 1 + OVERHEAD / 2  # passes to read a row, 3 more to train on one
-TRAINING = 3 + OVERHEAD
+SORTED_READ = 1 + OVERHEAD / 2  # passes to read a row, 3 more to train on one, among rows of its length
+SORTED = 3 + OVERHEAD
+READ, TRAINING = PADDING * SORTED_READ, PADDING * SORTED  # in random batches
 
 
 @pytest.fixture
@@ -50,8 +51,8 @@ def keep(workspace, spec, examples, courses):
 
 def test_each_correction_trains_its_steps_and_the_base_reads_all(workspace):
     spec = CorrectionStudySpec(**STUDY)
-    one = 9 * ((10 + 4) * TRAINING + READ) + RETENTION_ROWS * READ
-    base = 9 * (10 * TRAINING + 3 * READ) + 2 * RETENTION_ROWS * READ
+    one = 9 * ((10 + 4) * TRAINING + READ) + RETENTION_ROWS * SORTED_READ
+    base = 9 * (10 * TRAINING + 3 * READ) + 2 * RETENTION_ROWS * SORTED_READ
     assert spent(workspace, spec) == pytest.approx(3 * 2 * one + base, rel=0.01)  # of three, at two shares
     tuned = spec.model_copy(update={"tune": True, "tuning": 5})
     assert spent(workspace, tuned) - spent(workspace, spec) == pytest.approx(9 * 5 * one, rel=0.01)
@@ -81,8 +82,8 @@ def test_kept_corrections_cost_nothing(workspace):
 def test_mislabelled_rows_cost_their_judges_and_two_corrections_each(workspace):
     add_predictions(workspace, "train")
     spec = MislabelledSpec(**SMALL, steps=9, mispredictions=3, look=4, method="tracin", methods=("random",))
-    one = 9 * ((10 + 4) * TRAINING + READ) + RETENTION_ROWS * READ
-    base = 9 * (10 * TRAINING + 3 * READ) + 2 * RETENTION_ROWS * READ
+    one = 9 * ((10 + 4) * TRAINING + READ) + RETENTION_ROWS * SORTED_READ
+    base = 9 * (10 * TRAINING + 3 * READ) + 2 * RETENTION_ROWS * SORTED_READ
     ranked = projecting(TRAIN, 8) * FORWARD  # all eight mispredictions are looked at
     assert spent(workspace, spec) == pytest.approx(2 * 3 * one + base + ranked, rel=0.003)
     judged = spec.model_copy(update={"methods": ("tracin",)})
@@ -98,7 +99,7 @@ def test_the_mispredictions_are_those_that_a_study_draws(workspace):
 
 def test_retraining_costs_its_trainings(workspace):
     spec = RetrainSpec(workspace="tiny", mispredictions=3, method="tracin", repeats=1)
-    one = 2 * 3 * 16 * TRAINING + TEST * READ  # three batches of 16 hold 40 rows
+    one = 2 * 3 * 16 * SORTED + TEST * SORTED_READ  # three batches of 16 hold 40 rows
     assert trainings_left(workspace, spec) == 2 + 2 * 3
     assert spent(workspace, spec) == pytest.approx(8 * one, rel=0.01)
     for options, trainings in (({"together": True}, 4), ({"strategies": ("gold",)}, 5), ({"repeats": 0}, 7)):

@@ -54,7 +54,7 @@ def test_a_measured_rate_scales_everything_and_few_rows_are_no_measurement(works
     assert rates.rate([own], 1) == 400
 
 
-def test_a_checkpoint_that_was_never_measured_is_as_fast_as_its_parent_or_its_size(workspace):
+def test_a_checkpoint_that_was_never_measured_is_as_fast_as_its_parent_or_its_size(workspace, monkeypatch):
     own = workspace.checkpoint()
     add_checkpoint(workspace, "kept", np.random.default_rng(3), parent=own.name)
     spec = PredictSpec(workspace="tiny", checkpoint="kept", split="train")
@@ -62,6 +62,16 @@ def test_a_checkpoint_that_was_never_measured_is_as_fast_as_its_parent_or_its_si
     assert rates.rate(["unknown"], int(PARAMETERS)) == FORWARD
     assert rates.rate(["unknown"], 5 * int(PARAMETERS)) == pytest.approx(FORWARD / 5)
     assert rates.rate(["unknown"], 6) == FASTEST
+    monkeypatch.setattr(rates, "speed", lambda: 0.25)  # a machine four times as slow
+    assert rates.rate(["unknown"], int(PARAMETERS)) == FORWARD / 4
+    assert rates.rate([own.fingerprint], int(PARAMETERS)) == FORWARD  # measured
+
+
+def test_the_speed_of_a_machine_is_what_its_matrix_products_take(monkeypatch):
+    ticks = iter([0, 1, 5, 5.5, 7, 9, 9, 10])  # the least of four: half a second
+    monkeypatch.setattr(rates.time, "perf_counter", lambda: next(ticks))
+    found = rates.speed.__wrapped__()
+    assert found == pytest.approx(2e-9 * rates.SIDE**3 / 0.5 / rates.REFERENCE)
 
 
 def test_a_ranking_costs_a_pass_unless_it_is_kept(workspace):

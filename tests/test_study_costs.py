@@ -12,7 +12,7 @@ from influence_core.estimates import TRAIN as TRAINED
 from influence_core.rates import FORWARD
 from influence_core.sizes import asks_few, record_outputs
 from influence_core.specs import DivergenceSpec, FadingSpec, TracinErrorSpec
-from influence_core.study_costs import BOTH_WAYS, OVERHEAD, kept, scope_share, study_cost
+from influence_core.study_costs import BOTH_WAYS, OVERHEAD, PADDING, kept, scope_share, study_cost
 
 SMALL = {"workspace": "tiny", "scope": "all", "optimizer": "sgd", "batch_size": 7, "steps": 9, "repeats": 2}
 FADING = {**SMALL, "methods": ("random",), "train_rows": 4, "test_rows": 3, "learning_rate": 0.1}
@@ -41,7 +41,8 @@ def keep(workspace, spec, number, arrays="trajectories", **fields):
 
 def test_a_fading_study_trains_each_row_and_two_more_and_reads_the_test_rows(workspace):
     spec = FadingSpec(**FADING)
-    step = (3 + OVERHEAD) * (7 + 1) + (1 + OVERHEAD / 2) * 3  # by hand: batch and a row trained on, three rows read
+    # by hand: batch and a row trained on, three rows read
+    step = PADDING * ((3 + OVERHEAD) * (7 + 1) + (1 + OVERHEAD / 2) * 3)
     passes = 2 * (9 + BOTH_WAYS) * (4 + 2) * step
     assert spent(workspace, spec) == pytest.approx(passes / FORWARD, rel=0.01)
     for field, times in (("repeats", 2), ("train_rows", 10 / 6)):
