@@ -340,6 +340,23 @@ def test_a_failed_run_says_why_and_leads_back_to_its_settings(workspace):
     assert app.number_input(key=form.STEPS).value == STEPS
 
 
+def test_what_the_form_has_no_place_for_is_taken_over_until_it_is_left_out(workspace, submitted):
+    run = running(workspace, learning_rate=0.1, scope="head", epsilon=-0.05, dropout=False, dtype="float64")
+    run.fail("no")
+    app = opened(run=run.id)
+    assert any("no dropout, float64" in element.value for element in app.text)
+    app.button(key=f"change_{run.id}").click().run()
+    assert "weights changed by −0.05, no dropout, float64" in captions(app)
+    app.button(key=form.START).click().run()
+    assert spec_of(submitted[0]) == run.spec()
+    app = opened(run=run.id)
+    app.button(key=f"change_{run.id}").click().run()
+    app.button(key="fading_drop_carried").click().run()
+    app.button(key=form.START).click().run()
+    plain = {"epsilon": -0.01, "dropout": True, "dtype": None}
+    assert spec_of(submitted[1]) == run.spec().model_copy(update=plain)
+
+
 def test_a_cancelled_run_can_go_on(workspace):
     run = running(workspace)
     run.append(event(1, 1, 0.9))

@@ -13,7 +13,7 @@ from influence_core.settings import METHOD_NAMES, Method
 from influence_core.specs import Attributed, FadingSpec
 from influence_core.workspace import DEMOS, Checkpoint, Workspace
 from pages.components.errors import shown_errors
-from pages.components.fading_words import sizes_words
+from pages.components.fading_words import carried_words, sizes_words
 from pages.components.guard import Context
 from pages.components.offering import unavailable
 from pages.components.ranking_words import scope_words
@@ -33,9 +33,11 @@ TEST = "fading_test"
 REPEATS = "fading_repeats"
 BATCH = "fading_batch"
 SEED = "fading_seed"
+CARRIED = "fading_carried"  # what a run had that no widget shows, by field of the spec
 
 DEMO = DEMOS[0]  # the checkpoint on which the presets' rates were chosen
 SCOPES = ("head", "last:1", "last:2", "all")
+HIDDEN = ("epsilon", "dropout", "dtype", "optimizer_state")  # fields that only the command line sets
 ALL_METHODS: tuple[Method, ...] = get_args(Method)
 
 
@@ -78,6 +80,9 @@ def new_measurement(context: Context) -> None:
     _presets(context)
     with st.expander("More settings", icon=":material/tune:", key="fading_more"):
         _settings(workspace, checkpoint)
+    if carried := st.session_state.get(CARRIED):
+        st.caption(plain(carried_words(carried)))
+        st.button("Leave these out", key="fading_drop_carried", icon=":material/close:", on_click=_drop_carried)
     with shown_errors():
         spec = asked(context)
         words = estimate(workspace, spec).words
@@ -111,6 +116,7 @@ def asked(context: Context, preset: Mapping[str, Any] | None = None) -> FadingSp
             "repeats": here[REPEATS],
             "batch_size": here[BATCH],
             "seed": here[SEED],
+            **({} if preset else st.session_state.get(CARRIED, {})),
         },
     )
     check_drawn(context.workspace, spec.train_rows, spec.test_rows)
@@ -130,7 +136,13 @@ def fill(spec: FadingSpec, kind: str) -> None:
         values[METHODS] = list(spec.methods)
     if spec.learning_rate is not None:
         values[RATE + kind] = spec.learning_rate
-    st.session_state.update(values)
+    fields = FadingSpec.model_fields
+    carried = {name: getattr(spec, name) for name in HIDDEN if getattr(spec, name) != fields[name].default}
+    st.session_state.update({**values, CARRIED: carried})
+
+
+def _drop_carried() -> None:
+    st.session_state.pop(CARRIED, None)
 
 
 def why_not(workspace: Workspace, checkpoint: str | None, scope: str, method: Method) -> str | None:
@@ -166,6 +178,7 @@ def _cost_words(context: Context, preset: Preset) -> str:
 def _use_preset() -> None:
     chosen = st.session_state[PRESET]
     st.session_state.update(next(preset.values for preset in PRESETS if preset.name == chosen))
+    _drop_carried()
 
 
 def _settings(workspace: Workspace, checkpoint: Checkpoint) -> None:

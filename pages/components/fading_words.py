@@ -1,6 +1,6 @@
 """What the Fading page says, from specs and tables; no Streamlit, so that each sentence is tested alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from influence_core.charts import VERDICT_REPEATS, number, powerless
@@ -36,6 +36,17 @@ def sizes_words(spec: FadingSpec) -> str:
     return f"{count(spec.repeats, 'repeat')} of {spec.train_rows} × {spec.test_rows} rows, {steps(spec.steps)}"
 
 
+def carried_words(carried: Mapping[str, Any]) -> str:
+    """Say which settings of a run are taken over that the form has no place for, by field of the spec."""
+    said: dict[str, Callable[[Any], str]] = {
+        "epsilon": lambda value: f"weights changed by {signed(value)}",
+        "dropout": lambda value: "dropout" if value else "no dropout",
+        "dtype": str,
+        "optimizer_state": lambda value: f"optimizer state: {value}",
+    }
+    return f"Taken over from that run: {', '.join(said[name](value) for name, value in carried.items())}."
+
+
 def settings_words(spec: FadingSpec, checkpoint: Checkpoint, scope: str) -> str:
     """Say all settings of a run, a line each."""
     names = ", ".join(METHOD_NAMES[name] for name in spec.methods) or "all methods that can be used here"
@@ -45,9 +56,14 @@ def settings_words(spec: FadingSpec, checkpoint: Checkpoint, scope: str) -> str:
             f"{count(spec.repeats, 'repeat')}: {spec.train_rows} training rows, each trained with a weight changed by "
             f"{signed(spec.epsilon)}, and {spec.test_rows} test rows whose loss is read.",
             f"{steps(spec.steps).capitalize()} on batches of {spec.batch_size}: {optimizer_words(spec, checkpoint)}.",
-            f"Trained and scored: {scope_words(scope)}. Seed {spec.seed}.",
+            f"Trained and scored: {scope_words(scope)}{_modes(spec)}. Seed {spec.seed}.",
         ]
     )
+
+
+def _modes(spec: FadingSpec) -> str:
+    """Say what differs from the usual training; empty for nothing."""
+    return f"{'' if spec.dropout else ', no dropout'}{'' if spec.dtype is None else f', {spec.dtype}'}"
 
 
 def band_words(repeats: int) -> str:
