@@ -417,7 +417,7 @@ FOUND = {"order": "loss", "method": None, "precision": [{"k": 10, **INTERVAL, "n
 @pytest.mark.parametrize(
     ("spec", "value", "drawn", "said"),
     [
-        (CorrectionStudySpec, {"cells": [CELL]}, 1, 0.27),
+        (CorrectionStudySpec, {"cells": [CELL]}, 3, 0.27),
         (MislabelledSpec, {"precision": [FOUND]}, 1, 0.75),
         (
             DivergenceSpec,
@@ -428,7 +428,7 @@ FOUND = {"order": "loss", "method": None, "precision": [{"k": 10, **INTERVAL, "n
         (TracinErrorSpec, {"series": [ERRORS]}, 1, 4.0),
         (StabilitySpec, {"pairs": [PAIR], "top": 20}, 0, 0.9),
         (TracinErrorSpec, {"series": []}, 1, None),
-        (RetrainSpec, RETRAINED, 0, 0.75),
+        (RetrainSpec, RETRAINED, 1, 0.75),
     ],
 )
 def test_the_other_studies_show_figure_and_table_on_runs(workspace, spec, value, drawn, said):

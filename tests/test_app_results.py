@@ -193,3 +193,18 @@ def test_the_shipped_documents_are_whole():
     said = [each.verdict for section in found["fading"].sections for each in section.verdicts]
     assert said
     assert all(said)
+
+
+def test_a_correction_study_is_drawn_by_success_retention_or_steps(folder):
+    interval = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 4}
+    cell = {"strategy": "random", "method": None, "by": None, "share": 0.27, "mispredictions": 4, "median_steps": 3.0}
+    cell |= dict.fromkeys(("success", "retention", "steps", "by_itself"), interval)
+    (folder / "correction").mkdir()
+    record = {"spec": {"kind": "correction"}, "value": {"cells": [cell]}}
+    (folder / "correction" / "demo.json").write_text(json.dumps(record))
+    titles = []
+    for name in ("correction-demo", "correction-demo-retention", "correction-demo-steps"):
+        found = drawn(Image("x", f"figures/{name}.png"))
+        assert found is not None
+        titles.append(found[0].layout.meta["title"].split(" at ")[0])
+    assert titles == ["Corrected", "Retention", "Steps to the flip"]

@@ -6,9 +6,12 @@ from influence_core.charts import (
     OPPONENT,
     PROPONENT,
     alt_text,
+    correction_methods,
+    correction_outcome,
     correction_retention,
     correction_steps,
     correction_success,
+    retrained,
     theme,
 )
 
@@ -104,3 +107,55 @@ def test_nothing_yet_is_said_in_words():
         figure = chart([cell("proponents", 0.3, None, n=0, steps=None)])
         assert "No correction has been made yet" in figure.layout.meta["title"]
         assert not figure.data
+
+
+def by_method():
+    ways = [("abif", "cosine", 0.8), ("abif", "score", 0.4), ("tracin", "cosine", 0.9), ("tracin", "score", 0.3)]
+    own = [cell("proponents", 0.27, share, method=method, by=by) for method, by, share in ways]
+    return [*own, cell("random", 0.27, 0.7), cell("opponents", 0.27, 0.6)]
+
+
+def test_several_methods_at_one_share_are_drawn_by_method():
+    figure = correction_outcome(by_method())
+    assert list(figure.layout.xaxis.ticktext) == ["ABIF", "TracIn"]
+    by_cosine, by_score = named(figure, "proponents (+) by cosine"), named(figure, "proponents (+) by dot product")
+    assert (by_cosine.y, by_score.y) == ((0.8, 0.9), (0.4, 0.3))
+    assert [round(x) for x in by_cosine.x] == [0, 1]
+    assert by_cosine.marker.symbol != by_score.marker.symbol
+    assert list(by_score.error_y.array) == pytest.approx([0.1, 0.1])
+    said = "80 % to 90 % by cosine; 30 % to 40 % by dot product; 70 % by random rows (dotted, with their interval)"
+    assert figure.layout.meta["title"] == f"Corrected at a share of 27 %: {said}"
+    assert said in alt_text(figure)
+    (line, band) = figure.layout.shapes
+    assert (line.y0, band.y0, band.y1) == pytest.approx((0.7, 0.6, 0.8))
+
+
+def test_one_method_or_several_shares_are_drawn_against_the_share():
+    assert correction_outcome(CELLS) == correction_success(CELLS)
+    shares = [*by_method(), cell("random", 0.52, 0.9)]
+    assert correction_outcome(shares) == correction_success(shares)
+    without = [row for row in by_method() if row["strategy"] != "proponents"]
+    assert correction_methods(without) == correction_success(without)
+
+
+def trained(strategy, flipped, by_itself, by_seeds, n=30):
+    shares = {"flipped": flipped, "by_itself": by_itself, "by_seeds": by_seeds}
+    return {"strategy": strategy, "mispredictions": n, **{name: interval(value) for name, value in shares.items()}}
+
+
+def test_flips_after_training_again_stand_beside_those_without_relabels():
+    figure = retrained(
+        [trained("proponents", 0.4, 0.1, 0.2), trained("gold", 0.3, None, None, 8), trained("x", 0, 0, 0, 0)]
+    )
+    assert [trace.name for trace in figure.data] == [
+        "with the relabels",
+        "the same training without",
+        "without, other seeds",
+    ]
+    assert [trace.y for trace in figure.data] == [(0.4, 0.3), (0.1,), (0.2,)]
+    assert list(figure.data[0].error_y.arrayminus) == pytest.approx([0.1, 0.1])
+    assert figure.layout.meta["title"] == (
+        "Trained again: 40 % of 30 flip with proponents' relabels, 10 % without; "
+        "30 % of 8 flip with true labels of mislabelled proponents"
+    )
+    assert "No training has been made" in alt_text(retrained([]))

@@ -2,6 +2,7 @@
 
 from influence_core.charts.confusion import confusion, confusion_counts
 from influence_core.charts.correction import divergence, find_flip, loss, probability, retention
+from influence_core.charts.correction_methods import correction_methods, correction_outcome
 from influence_core.charts.correction_study import correction_retention, correction_steps, correction_success
 from influence_core.charts.fading import contains_zero, fading, fading_distance, powerless
 from influence_core.charts.fading_course import (
@@ -15,6 +16,7 @@ from influence_core.charts.forecast import forecast
 from influence_core.charts.phases import phases, tracin_error
 from influence_core.charts.precision import precision
 from influence_core.charts.predicted import parting
+from influence_core.charts.retrained import retrained
 from influence_core.charts.solver import Solve, curvatures, residual_history
 from influence_core.charts.spectrum import spectrum
 from influence_core.charts.theme import OPPONENT, PROPONENT, alt_text, inert, number, percent, standalone
@@ -29,6 +31,8 @@ __all__ = [
     "confusion",
     "confusion_counts",
     "contains_zero",
+    "correction_methods",
+    "correction_outcome",
     "correction_retention",
     "correction_steps",
     "correction_success",
@@ -52,6 +56,7 @@ __all__ = [
     "probability",
     "residual_history",
     "retention",
+    "retrained",
     "rows_so_far",
     "spectrum",
     "standalone",

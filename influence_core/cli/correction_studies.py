@@ -6,13 +6,14 @@ import typer
 
 from influence_core.cli.output import emit, table
 from influence_core.cli.studies import app, drawn, measured, several, shown
-from influence_core.cli.study_options import CorrectionOptions, StudyOptions, study
+from influence_core.cli.study_files import check_file
+from influence_core.cli.study_options import CorrectionOptions, Figure, StudyOptions, study
 from influence_core.errors import UserError
 from influence_core.specs import CorrectionStudySpec, MislabelledSpec, RetrainSpec
 
 Mispredictions = Annotated[int | None, typer.Option(help="mispredictions corrected (default 30)")]
 CORRECTION_FIGURES = {
-    "success": "correction_success",
+    "success": "correction_outcome",
     "retention": "correction_retention",
     "steps": "correction_steps",
 }
@@ -45,7 +46,7 @@ def correction(
     lists = {"strategies": several(strategy), "methods": several(method), "orders": several(by)}
     sizes = {"mispredictions": mispredictions, "points": points, "k": k, "tuning": tuning}
     value = measured(CorrectionStudySpec, shared, **lists, **sizes, shares=several(share), tune=tune_rate or None)
-    drawn(shared, lambda charts: getattr(charts, CORRECTION_FIGURES[draw])(value["cells"]))
+    drawn(shared.figure, lambda charts: getattr(charts, CORRECTION_FIGURES[draw])(value["cells"]))
     if shared.json:
         emit(value["cells"])
         return
@@ -102,7 +103,7 @@ def mislabelled(
     """Find truly mislabelled training rows, and correct by those among the proponents (paper, App. I)."""
     sizes = {"mispredictions": mispredictions, "look": look, "at": several(at), "share": share}
     value = measured(MislabelledSpec, shared, **sizes, method=method, methods=several(judge), by=by)
-    drawn(shared, lambda charts: charts.precision(value["precision"]))
+    drawn(shared.figure, lambda charts: charts.precision(value["precision"]))
     if shared.json:
         emit({name: value[name] for name in ("precision", "corrections", "difference", "pairs")})
         return
@@ -160,12 +161,15 @@ def retrain(
     budget_minutes: Annotated[
         float | None, typer.Option(help="begin no training that would end later; start again to go on")
     ] = None,
+    figure: Figure = None,
 ) -> None:
     """Train again with each misprediction's relabels: does it flip, what does test accuracy do (paper, Sec. 6)?"""
     sizes = {"mispredictions": mispredictions, "k": k, "epochs": epochs, "batch_size": batch_size, "repeats": repeats}
     told = {"strategies": several(strategy), "method": method, "by": by, "start": start, "together": together}
     numbers = {"learning_rate": learning_rate, "seed": seed, "budget_minutes": budget_minutes}
+    check_file("--figure", figure, (".html", ".png"))
     value = measured(RetrainSpec, shared, **sizes, **told, **numbers)
+    drawn(figure, lambda charts: charts.retrained(value["summary"]))
     if shared.json:
         emit({name: value[name] for name in ("accuracy", "summary", "rows")})
         return

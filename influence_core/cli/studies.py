@@ -58,12 +58,12 @@ def measured(kind: type[Asked], shared: StudyOptions, **own: Any) -> dict[str, A
     return value
 
 
-def drawn(shared: TrainingOptions, figure: "Callable[[ModuleType], go.Figure]") -> None:
-    """Write the figure that ``figure(charts)`` makes, if asked to; plotly is imported only then."""
-    if shared.figure is not None:
+def drawn(file: Path | None, figure: "Callable[[ModuleType], go.Figure]") -> None:
+    """Write the figure that ``figure(charts)`` makes to a file, if one is named; plotly is imported only then."""
+    if file is not None:
         from influence_core import charts
 
-        save_figure(charts.standalone(figure(charts)), shared.figure)
+        save_figure(charts.standalone(figure(charts)), file)
 
 
 @study(app, "stability", StudyOptions)
@@ -110,7 +110,7 @@ def fading(
     methods = None if named == ["all"] else several(named)
     sizes = {"train_rows": train_rows, "test_rows": test_rows, "epsilon": epsilon}
     value = measured(FadingSpec, shared, methods=methods, **sizes)
-    drawn(shared, lambda charts: charts.fading(value["methods"]))
+    drawn(shared.figure, lambda charts: charts.fading(value["methods"]))
     if shared.json:
         emit(value["methods"])
         return
@@ -148,7 +148,7 @@ def divergence(
 ) -> None:
     """Measure how far training on a perturbed loss leads away (paper, Fig. 1)."""
     value = measured(DivergenceSpec, shared, epsilons=several(epsilon), rows=rows, bounds=bounds)
-    drawn(shared, lambda charts: charts.phases(value["series"]))
+    drawn(shared.figure, lambda charts: charts.phases(value["series"]))
     if shared.json:
         emit(value["series"])
         return
@@ -178,7 +178,7 @@ def tracin_error(
 ) -> None:
     """Measure how much more TracIn's Jacobian (Eq. 2) errs than the exact one (Eq. 6; paper, Fig. 12)."""
     value = measured(TracinErrorSpec, shared, epsilons=several(epsilon), rows=rows, dtypes=several(dtype))
-    drawn(shared, lambda charts: charts.tracin_error(value["series"]))
+    drawn(shared.figure, lambda charts: charts.tracin_error(value["series"]))
     if shared.json:
         emit(value["series"])
         return

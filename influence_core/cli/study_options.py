@@ -14,6 +14,7 @@ from influence_core.cli.output import Checkpoint, Json, Name, Scope, given
 
 Weights = Annotated[list[float] | None, typer.Option(help="a weight ε, as often as needed")]
 Upsampled = Annotated[int | None, typer.Option(help="training rows up-sampled together (default 16)")]
+Figure = Annotated[Path | None, typer.Option(help="write the figure to this .html, or with kaleido installed .png")]
 NOT_OF_THE_SPEC = ("context", "workspace", "json", "out", "figure", "no_dropout")
 
 
@@ -52,9 +53,7 @@ class TrainingOptions(StudyOptions):
     budget_minutes: Annotated[
         float | None, typer.Option(help="begin no repeat that would end later; start again to go on")
     ] = None
-    figure: Annotated[
-        Path | None, typer.Option(help="write the figure to this .html, or with kaleido installed .png")
-    ] = None
+    figure: Figure = None
 
     def of_spec(self, **own: Any) -> dict[str, Any]:
         """See base."""

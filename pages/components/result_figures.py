@@ -23,8 +23,13 @@ DRAWN: dict[str, Callable[[dict[str, Any]], go.Figure]] = {  # by the kind of st
     "fading": _fading,
     "divergence": lambda shown: charts.phases(shown["value"]["series"]),
     "tracin-error": lambda shown: charts.tracin_error(shown["value"]["series"]),
-    "correction": lambda shown: charts.correction_success(shown["value"]["cells"]),
+    "correction": lambda shown: charts.correction_outcome(shown["value"]["cells"]),
     "mislabelled": lambda shown: charts.precision(shown["value"]["precision"]),
+    "retrain": lambda shown: charts.retrained(shown["value"]["summary"]),
+}
+OTHERS: dict[str, Callable[[dict[str, Any]], go.Figure]] = {  # of correction studies, by how a picture's name ends
+    "-retention": lambda shown: charts.correction_retention(shown["value"]["cells"]),
+    "-steps": lambda shown: charts.correction_steps(shown["value"]["cells"]),
 }
 
 
@@ -46,12 +51,13 @@ def figure(image: Image, key: str) -> None:
 
 def drawn(image: Image) -> tuple[go.Figure, str] | None:
     """Return a picture's figure and the file of its record; None where that is missing or cannot be read."""
-    record = record_of(image.path)
+    ending = next((each for each in OTHERS if Path(image.path).stem.endswith(each)), "")
+    record = record_of(image.path.replace(f"{ending}.", ".") if ending else image.path)
     if record is None:
         return None
     try:
         shown = json.loads(record.read_text(encoding="utf-8"))
-        made = DRAWN[shown["spec"]["kind"]](shown)
+        made = (OTHERS[ending] if ending else DRAWN[shown["spec"]["kind"]])(shown)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         return None
     return made, record.relative_to(_root()).as_posix()

@@ -45,10 +45,14 @@ def _show(kind: str, value: dict[str, Any]) -> None:
     elif kind == "tracin-error":
         _figure(charts.tracin_error(value["series"]))
     elif kind == "correction":
-        _figure(charts.correction_success(value["cells"]))
+        makers = (charts.correction_outcome, charts.correction_retention, charts.correction_steps)
+        for tab, maker in zip(st.tabs(["Corrected", "Retention", "Steps"]), makers, strict=True):
+            with tab:
+                _figure(maker(value["cells"]), maker.__name__)
     elif kind == "mislabelled":
         _figure(charts.precision(value["precision"]))
     elif kind == "retrain":
+        _figure(charts.retrained(value["summary"]))
         retrain_summary(value)
     rows = ROWS[kind](value)
     if rows:
@@ -57,8 +61,8 @@ def _show(kind: str, value: dict[str, Any]) -> None:
         st.info("It ended before its first repeat was finished: start it again, it goes on with what is kept.")
 
 
-def _figure(figure: go.Figure) -> None:
-    st.plotly_chart(figure, key="study_chart", config={"displayModeBar": False}, alt=charts.alt_text(figure))
+def _figure(figure: go.Figure, name: str = "chart") -> None:
+    st.plotly_chart(figure, key=f"study_{name}", config={"displayModeBar": False}, alt=charts.alt_text(figure))
 
 
 def _divergence(value: dict[str, Any]) -> list[dict[str, Any]]:
