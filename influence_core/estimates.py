@@ -40,7 +40,7 @@ from influence_core.specs import (
     TracinErrorSpec,
     TrajectorySpec,
 )
-from influence_core.study_costs import StudySpec, outputs, study_cost
+from influence_core.study_costs import TANGENT_COPIES, StudySpec, outputs, study_cost
 
 if TYPE_CHECKING:
     from influence_core.workspace import Checkpoint, Workspace
@@ -54,7 +54,6 @@ HESSIAN = 70.0  # rows a second of one Hessian-vector product (256 rows in 3.7 s
 START = 6.0  # seconds: torch and the checkpoint into a worker
 NUMBER = 4  # bytes of a parameter
 TANGENT = 3.0  # steps' worth of a step that carries ∇_ε of parameters and moments
-TANGENT_COPIES = {"adam": 8, "sgd": 4}  # parameters' worth: two sets of tangents, ∇l_B, Eq. 2's sum
 
 
 @dataclass(frozen=True)
@@ -236,7 +235,8 @@ def _forecasting(workspace: "Workspace", spec: ForecastSpec) -> Cost:
     if registry.forecast_ready(workspace, spec) is not None:
         return Cost()
     steps = spec.steps * (1 + TANGENT * len(spec.rows))
-    return _warming(workspace, spec) + Cost(trained=round(steps * (spec.batch_size + 1)))
+    held = TANGENT_COPIES[optimizer_kind(workspace, spec)]  # of one row at a time, or of as many as fit
+    return _warming(workspace, spec) + Cost(trained=round(steps * (spec.batch_size + 1)), vectors=held)
 
 
 def _warming(workspace: "Workspace", spec: TrajectorySpec) -> Cost:

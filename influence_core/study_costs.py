@@ -35,6 +35,7 @@ BOTH_WAYS = 3  # steps' worth of a first step, which is made one by one and by v
 DOUBLE = 2  # float64 beside float32
 BOUND_PRODUCTS = 20  # Hessian-vector products a step and ε, for Theorem 3's constants
 DEFAULT_K = 32
+TANGENT_COPIES = {"adam": 8, "sgd": 4}  # parameters' worth: two sets of tangents, ∇l_B, Eq. 2's sum
 ARRAYS = {"fading": "trajectories", "divergence": "series", "tracin-error": "errors"}  # artefact → arrays of a repeat
 BLOCKS = ("num_hidden_layers", "num_layers", "num_decoder_layers")
 
@@ -59,7 +60,7 @@ def study_cost(workspace: "Workspace", spec: StudySpec, tangent: float) -> Cost:
     left = _left(spec, kept(workspace, spec, train=spec.rows) // len(spec.dtypes))
     times = sum(DOUBLE if dtype == "float64" else 1 for dtype in spec.dtypes)
     passes = times * _passes(workspace, spec, round(count + 1 + tangent), spec.rows)
-    return _measuring(workspace, spec, left, passes, DOUBLE * (count + 1))
+    return _measuring(workspace, spec, left, passes, DOUBLE * (count + 1 + TANGENT_COPIES["sgd"]))
 
 
 def _left(spec: StudySpec, kept: int) -> int:

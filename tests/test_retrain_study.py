@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sysconfig
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from influence_core.studies.retrain import Relabels, labels_with
 from influence_core.studies.retrain_table import Outcome, Retrained, row, summary
 from influence_core.training.bases import write_start
 from influence_core.training.loop import train
-from influence_core.training.origins import origin_of
+from influence_core.training.origins import Origin, origin_of
 from influence_core.training.recipes import Recipe
 from influence_core.training.run import classifier_of, rows_of
 
@@ -305,16 +306,29 @@ def test_a_demo_knows_its_own_base(workspace, monkeypatch):
     assert origin.start == str(movies.base_folder())
 
 
-def test_the_command(workspace, value, capsys):
+def test_the_command(workspace, value, capsys, tmp_path):
     small = ["study", "retrain", "noisy", "--mispredictions", "3", "--k", "6", "--method", "tracin", "--repeats", "1"]
-    for options in (["--json"], []):
+    figure = tmp_path / "retrained.html"
+    for options in (["--json"], ["--figure", str(figure)]):
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             main([*small, *options])
         assert not caught.value.code
         out = capsys.readouterr().out
-        if options:
+        if "--json" in options:
             assert json.loads(out) == {name: value[name] for name in ("accuracy", "summary", "rows")}
         else:
             assert f"{value['trainings']} of {value['trainings']} trainings" in out
             assert "trained again without relabels" in out
+            assert "mispredictions flipped" in figure.read_text()
+
+
+def test_a_result_names_its_base_without_this_machines_folders(home):
+    recipe = Recipe(name="r", learning_rate=0.1, batch_size=4, epochs=1)
+    packages = sysconfig.get_path("purelib")
+    assert Origin(recipe, f"{packages}/encoder/model", False).shown == "encoder/model"
+    assert (
+        Origin(recipe, str(home / "workspaces" / "x" / "checkpoints" / "y"), True).shown == "workspaces/x/checkpoints/y"
+    )
+    assert Origin(recipe, "/data/mine", False).shown == "/data/mine"  # the user's own folder is what they know
+    assert Origin(recipe, "google/small-bert", False).shown == "google/small-bert"

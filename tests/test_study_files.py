@@ -45,6 +45,7 @@ def test_a_record_has_all_that_it_takes_to_make_it_again(opened, capsys, tmp_pat
     assert all(record["versions"].values())
     value = record["value"]
     assert value["methods" if name == "fading" else "series"] == json.loads(out)
+    assert "this takes about" in err
     assert (value["workspace"], value["checkpoint"], value["scope"]) == (opened.name, "tiny-bert", "last:1")
     assert (value["optimizer"], value["learning_rate"], value["batch_size"], value["seed"]) == ("sgd", 0.05, 16, 0)
     assert not list(tmp_path.glob(".*"))  # no temporary file is left

@@ -18,6 +18,7 @@ from influence_core.cli.study_options import (
     Weights,
     study,
 )
+from influence_core.estimates import estimate
 from influence_core.specs import (
     CorrectionStudySpec,
     DivergenceSpec,
@@ -53,6 +54,8 @@ def measured(kind: type[Asked], shared: StudyOptions, **own: Any) -> dict[str, A
     if isinstance(shared, TrainingOptions):
         check_file("--figure", shared.figure, (".html", ".png"))
     spec = Workspace.open(shared.workspace).spec(kind, shared.of_spec(**own))
+    if not isinstance(spec, StabilitySpec):  # whose cost nobody has measured
+        typer.echo(f"this takes {estimate(Workspace.open(shared.workspace), spec).words}", err=True)
     value = run_here(spec, early=True)
     save_record(shared, spec, value)
     return value

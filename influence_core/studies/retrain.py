@@ -100,7 +100,7 @@ def run(spec: RetrainSpec, result: Path) -> Events:
         value={
             "workspace": workspace.name,
             "checkpoint": workspace.checkpoint(spec.checkpoint).name,
-            "start": "checkpoint" if origin.checkpoint else origin.start,
+            "start": "checkpoint" if origin.checkpoint else origin.shown,
             "recipe": origin.recipe.as_json(),
             "method": method.name,
             "by": spec.by,

@@ -1,5 +1,6 @@
 """How a checkpoint came to be, as far as it is recorded: by which recipe, from where. No torch."""
 
+import sysconfig
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from influence_core.artefacts import CODE_VERSION
 from influence_core.errors import UserError
 from influence_core.fingerprints import companions_fingerprint, key_hash, tensors_fingerprint
-from influence_core.home import read_json
+from influence_core.home import home, read_json
 from influence_core.specs import DEFAULT_RATE, RetrainSpec
 from influence_core.training.recipes import Recipe
 
@@ -25,6 +26,14 @@ class Origin:
     recipe: Recipe
     start: str  # a base (folder, hub name or architecture of `bases.SCRATCH`), or a checkpoint's folder
     checkpoint: bool  # which of the two
+
+    @property
+    def shown(self) -> str:
+        """The base as a result names it: one that a package or the home holds without this machine's folders."""
+        for root in (Path(sysconfig.get_path("purelib")), home()):
+            if Path(self.start).is_relative_to(root):
+                return Path(self.start).relative_to(root).as_posix()
+        return self.start
 
     def key(self, workspace: "Workspace", labels: list[int], seed: int) -> dict[str, Any]:
         """Return all that the weights depend on, for training labels [N] and a seed in place of the recipe's."""

@@ -3,9 +3,10 @@
 from typing import Any
 
 from influence_core.charts import number, percent
-from influence_core.estimates import TANGENT, TANGENT_COPIES
+from influence_core.estimates import TANGENT
 from influence_core.settings import METHOD_NAMES
 from influence_core.specs import DEFAULT_RATE, WARM_BATCHES, Correcting, CorrectionSpec, TrajectorySpec
+from influence_core.study_costs import TANGENT_COPIES
 from influence_core.workspace import Checkpoint
 from pages.components import ranking_words
 
