@@ -55,8 +55,9 @@ def study_cost(workspace: "Workspace", spec: StudySpec, tangent: float) -> Cost:
     if isinstance(spec, DivergenceSpec):
         left = _left(spec, kept(workspace, spec, train=spec.rows) // count)
         products = BOUND_PRODUCTS * spec.steps * count * (spec.batch_size + spec.rows) if spec.bounds else 0
-        passes = _passes(workspace, spec, count + 1, spec.rows)
-        return Cost(hessian=left * products) + _measuring(workspace, spec, left, passes, count + 1)
+        trajectories = count + 2  # the base, and one with ε = 0
+        passes = _passes(workspace, spec, trajectories, spec.rows)
+        return Cost(hessian=left * products) + _measuring(workspace, spec, left, passes, trajectories)
     left = _left(spec, kept(workspace, spec, train=spec.rows) // len(spec.dtypes))
     times = sum(DOUBLE if dtype == "float64" else 1 for dtype in spec.dtypes)
     passes = times * _passes(workspace, spec, round(count + 1 + tangent), spec.rows)

@@ -11,6 +11,7 @@ from influence_core.cli import main
 from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Progress, Result, through
 from influence_core.runs import registry
+from influence_core.runs.stopping import request_stop
 from influence_core.specs import DivergenceSpec, TracinErrorSpec, parse_spec
 from influence_core.studies.setting import Setting, draw, open_setting
 from influence_core.trajectory.lockstep import lockstep
@@ -40,6 +41,27 @@ def test_the_distances_are_those_of_single_runs(opened, tmp_path):
         assert row["integrated_lr"] == pytest.approx([item.integrated_lr for item in items])
         assert row["fit"]["bic"].keys() == row["fit"]["aic"].keys() == {"two phases", "one line", "power law"}
     assert found[1]["divergence"][-1] > 5 * found[0]["divergence"][-1]
+    assert [row["noise"] for row in found] == [[0.0] * 9] * 2  # training at ε = 0 repeats the base exactly
+
+
+@pytest.mark.parametrize("kind", [DivergenceSpec, TracinErrorSpec])
+def test_a_stop_is_taken_within_a_repeat_and_what_is_finished_counts(opened, tmp_path, kind):
+    options = {name: value for name, value in SMALL.items() if kind is DivergenceSpec or name != "optimizer"}
+    if kind is TracinErrorSpec:
+        options["dtypes"] = ("float64",)
+    spec = kind(workspace=opened.name, **options, repeats=2)
+    seen = []
+    for event in registry.start(spec, tmp_path):
+        seen.append(event)
+        if isinstance(event, Progress) and event.phase.startswith("repeat 2") and event.done == 3:
+            request_stop(tmp_path)
+    value = seen[-1].value
+    assert (value["repeats"], value["repeats_asked"]) == (1, 2)
+    assert {row["repeat"] for row in value["series"]} == {0}
+    assert max(event.done for event in seen if isinstance(event, Progress) and event.phase.startswith("repeat 2")) == 3
+    again = list(registry.start(spec, tmp_path / "again"))[-1].value
+    assert again["repeats"] == 2
+    assert {row["repeat"] for row in again["series"]} == {0, 1}
 
 
 def last(generator):

@@ -176,3 +176,11 @@ def test_a_figure_of_its_own_has_its_title_in_long_lines_on_white():
     assert wide.paper_bgcolor == "white"
     assert wide.title.text.replace("<br>", " ") == narrow.replace("<br>", " ")
     assert wide.title.text.count("<br>") < narrow.count("<br>")
+
+
+def test_the_noise_floor_is_drawn_where_it_is_not_exactly_zero():
+    row = {"repeat": 0, "epsilon": 0.1, "integrated_lr": [0.0, 0.1, 0.2], "divergence": [0.0, 0.01, 0.02], "fit": None}
+    assert not any("floor" in str(trace.name) for trace in phases([{**row, "noise": [0.0] * 3}, row]).data)
+    figure = phases([{**row, "noise": [0.0, 1e-8, 3e-8]}, {**row, "epsilon": 1.0, "noise": [0.0, 1e-8, 3e-8]}])
+    (floor,) = lines(figure, "ε = 0, the noise floor")  # one a repeat, whatever the ε
+    assert (floor.x, floor.y, floor.line.dash) == ((0.1, 0.2), (1e-8, 3e-8), "dot")

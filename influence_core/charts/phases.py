@@ -23,7 +23,8 @@ def phases(series: Sequence[Mapping[str, Any]], revision: str = "") -> go.Figure
 
     Takes the rows of the divergence study (`influence_core.studies.divergence.row`). A log axis has no
     zero: step 0 is left out. Theorem 3's bounds, where there are any, are thin lines of the series' own
-    colour, up to `HIGHEST` times the largest distance so that they do not flatten what was measured.
+    colour, up to `HIGHEST` times the largest distance so that they do not flatten what was measured. The distance
+    at ε = 0 is drawn where it is not exactly 0.
     """
     if not any(value > 0 for row in series for value in row["divergence"]):
         return theme.words(_NOTHING, revision)
@@ -68,6 +69,7 @@ def phases(series: Sequence[Mapping[str, Any]], revision: str = "") -> go.Figure
                     line={"color": theme.NEUTRAL, "width": 1},
                 )
             )
+    _floor(figure, series)
     title = "; ".join([_said([row for row in series if row.get("fit")]), *_over(series)])
     alt = f"Line chart, log axis, of the parameter distance by ε: {title}."
     x_title, y_title = "Σ η (learning rate summed over steps)", "distance ‖θ_ε − θ_0‖ (log)"
@@ -75,6 +77,26 @@ def phases(series: Sequence[Mapping[str, Any]], revision: str = "") -> go.Figure
     figure.update_xaxes(exponentformat="e")
     figure.update_yaxes(type="log", exponentformat="power")
     return figure
+
+
+def _floor(figure: go.Figure, series: Sequence[Mapping[str, Any]]) -> None:
+    """Add the noise floor where it is not exactly 0: the distance of training at ε = 0 once more, a line a repeat."""
+    for number, row in {row["repeat"]: row for row in series}.items():
+        noise = row.get("noise") or []
+        drawn = [at for at, value in enumerate(noise) if value > 0 and math.isfinite(value)]
+        if drawn:
+            name = f"ε = 0, the noise floor{f', repeat {number + 1}' if number else ''}"
+            figure.add_trace(
+                go.Scatter(
+                    x=[row["integrated_lr"][at] for at in drawn],
+                    y=[noise[at] for at in drawn],
+                    name=name,
+                    hovertext=[f"{name}, step {at}: {theme.number(noise[at])}" for at in drawn],
+                    hoverinfo="text",
+                    mode="lines",
+                    line={"color": theme.NEUTRAL, "width": 2, "dash": "dot"},
+                )
+            )
 
 
 def tracin_error(series: Sequence[Mapping[str, Any]], revision: str = "") -> go.Figure:

@@ -31,6 +31,7 @@ from influence_core.trajectory.trajectories import rollout
 from influence_core.workspace import Workspace
 
 KIND = "divergence"
+NOISE = 0.0  # ε of the trajectory that repeats the base: what its distance is not exactly 0 is noise
 BOUNDS = ("bound", "bound_tight")  # Eq. 8, and the product form; estimates from below
 
 
@@ -49,15 +50,21 @@ def run(spec: DivergenceSpec, result: Path) -> Events:
             break
         drawn = draw(workspace, spec.seed, number, spec.rows, 0)
         kept = {weight: Repeat(workspace, KIND, repeat_key(workspace, spec, drawn, weight)) for weight in spec.epsilons}
+        floor = Repeat(workspace, KIND, repeat_key(workspace, spec, drawn, NOISE))
         missing = [weight for weight, own in kept.items() if own.read("series") is None]
         if missing:
             setting = setting or (yield from through(open_setting(workspace, spec), Setting))
             phase = f"repeat {number + 1} of {spec.repeats}: {len(missing)} ε and the base"
-            series = yield from measure(setting, spec, drawn, missing, phase)
-            for weight, distances in zip(missing, series.T, strict=True):
-                kept[weight].describe({"state": setting.source, "dtype": str(setting.opened.classifier.dtype)})
-                kept[weight].write("series", {"divergence": distances})
+            unmeasured = [NOISE] if floor.read("series") is None else []
+            series = yield from measure(setting, spec, drawn, [*missing, *unmeasured], phase, result)
+            if series is None:
+                break
+            parts = [kept[weight] for weight in missing] + [floor] * len(unmeasured)
+            for own, distances in zip(parts, series.T, strict=True):
+                own.describe({"state": setting.source, "dtype": str(setting.opened.classifier.dtype)})
+                own.write("series", {"divergence": distances})
             budget.made()
+        noise = floor.read("series")  # repeats that were kept before there was one have none
         for weight, own in kept.items():
             if spec.bounds and why_not is None and own.read("bounds") is None:
                 setting = setting or (yield from through(open_setting(workspace, spec), Setting))
@@ -69,7 +76,8 @@ def run(spec: DivergenceSpec, result: Path) -> Events:
                 raise RunFailedError(f"what was kept in {own.folder} is gone: start again")
             measured = row(workspace, spec, number, weight, arrays["divergence"], str(own.about["state"]))
             bounds = own.read("bounds") if spec.bounds and why_not is None else None
-            rows.append({**measured, **bounds_of(bounds), "bounds_unavailable": why_not})
+            told = None if noise is None else noise["divergence"].tolist()
+            rows.append({**measured, **bounds_of(bounds), "bounds_unavailable": why_not, "noise": told})
         used.append(drawn.ids(workspace)["train"])
     about = {"repeats": len(used), "repeats_asked": spec.repeats, **setting_words(workspace, spec), "rows": used}
     yield Result(value={"series": rows, **about, "seconds": time.monotonic() - started})
@@ -82,9 +90,9 @@ def repeat_key(workspace: Workspace, spec: DivergenceSpec, drawn: Drawn, epsilon
 
 
 def measure(
-    setting: Setting, spec: DivergenceSpec, drawn: Drawn, epsilons: list[float], phase: str
-) -> Generator[Progress, None, np.ndarray]:
-    """Return ‖θ_ε,t − θ_0,t‖, [steps + 1, len(epsilons)]."""
+    setting: Setting, spec: DivergenceSpec, drawn: Drawn, epsilons: list[float], phase: str, result: Path
+) -> Generator[Progress, None, np.ndarray | None]:
+    """Return ‖θ_ε,t − θ_0,t‖, [steps + 1, len(epsilons)]; None where a stop was asked for on the way."""
     perturbation = Perturbation.mean(setting.batch("train", drawn.train, drawn.labels))
     weights = torch.tensor([[weight] for weight in epsilons], dtype=setting.dtype, device=setting.device)
     found = np.zeros((spec.steps + 1, len(epsilons)))
@@ -97,6 +105,8 @@ def measure(
                 f"lower the learning rate, {setting.step.optimizer.learning_rate:g}, or ε"
             )
         yield Progress(phase=phase, done=moment.t, total=spec.steps, unit="steps")
+        if moment.t < spec.steps and stop_requested(result):
+            return None
     return found
 
 

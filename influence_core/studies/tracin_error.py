@@ -42,11 +42,17 @@ def run(spec: TracinErrorSpec, result: Path) -> Events:
             if arrays is None:
                 if dtype not in settings:
                     settings[dtype] = yield from through(open_setting(workspace, here), Setting)
-                arrays = yield from measure(settings[dtype], here, drawn, f"repeat {number + 1} in {dtype}")
+                phase = f"repeat {number + 1} in {dtype}"
+                arrays = yield from measure(settings[dtype], here, drawn, phase, result)
+                if arrays is None:
+                    break
                 kept.write("errors", arrays)
                 budget.made()
             rows += rows_of(number, here, optimizer_for(workspace, here).learning_rate, arrays)
-        done += 1
+        else:
+            done += 1
+            continue
+        break
     about = {"repeats": done, "repeats_asked": spec.repeats, **setting_words(workspace, spec)}
     yield Result(value={"series": rows, **about, "seconds": time.monotonic() - started})
 
@@ -57,8 +63,13 @@ def repeat_key(workspace: Workspace, spec: TracinErrorSpec, drawn: Drawn) -> dic
     return {**setting_key(workspace, spec), "epsilons": list(spec.epsilons), **rows}
 
 
-def measure(setting: Setting, spec: TracinErrorSpec, drawn: Drawn, phase: str) -> Generator[Progress, None, Arrays]:
-    """Return ‖θ_ε − (θ_0 + ε J)‖ with J of Eq. 2 and of Eq. 6, each [steps + 1, epsilons]; the sums in float64."""
+def measure(
+    setting: Setting, spec: TracinErrorSpec, drawn: Drawn, phase: str, result: Path
+) -> Generator[Progress, None, Arrays | None]:
+    """Return ‖θ_ε − (θ_0 + ε J)‖ with J of Eq. 2 and of Eq. 6, each [steps + 1, epsilons]; the sums in float64.
+
+    None where a stop was asked for on the way.
+    """
     perturbation = Perturbation.mean(setting.batch("train", drawn.train, drawn.labels))
     weights = torch.tensor([[weight] for weight in spec.epsilons], dtype=setting.dtype, device=setting.device)
     errors = {name: np.zeros((spec.steps + 1, len(spec.epsilons))) for name in ("eq2", "eq6")}
@@ -75,6 +86,8 @@ def measure(setting: Setting, spec: TracinErrorSpec, drawn: Drawn, phase: str) -
                 f"lower the learning rate, {setting.step.optimizer.learning_rate:g}, or ε"
             )
         yield Progress(phase=phase, done=moment.t, total=spec.steps, unit="steps")
+        if moment.t < spec.steps and stop_requested(result):
+            return None
     return errors
 
 
