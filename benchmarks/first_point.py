@@ -1,8 +1,8 @@
 """From the click on a correction's Start to the first point on its chart, in Chromium, the worker warm.
 
 Beside it, in the same run: when the run's address is there, when the worker has written the point, and the correction's
-own step. The demo with its shipped index; "plain" is the form's settings but without curves of what influence predicts,
-whose step is the shorter.
+own step, in the app and with no browser beside it. The demo with its shipped index; "plain" is the form's settings but
+without curves of what influence predicts, whose step is the shorter.
 """
 
 import re
@@ -19,6 +19,8 @@ from benchmarks.timing import Measurement, Target, measurement
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
+
+    from influence_core.specs import CorrectionSpec
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -60,8 +62,16 @@ def run(repeats: int = REPEATS) -> list[Measurement]:
             _cancel(warm)
             page = open_page(browser)
             turns = [_click(page, app.url, home, example, curves=bool(turn % 2)) for turn, example in enumerate(others)]
+            page.context.close()
+            alone = [_unwatched(home, CorrectionSpec(workspace=workspace.name, example=each)) for each in others[::2]]
             plain, found = turns[::2], turns[1::2]
-    return [*_lines("plain", plain), *_lines("with curves", found)]
+    beyond = [each.shown - step for each, step in zip(plain, alone, strict=True)]
+    return [
+        *_lines("plain", plain),
+        measurement("plain: a step, no browser beside it", alone, [each.step for each in plain]),
+        measurement("plain: … beyond such a step", beyond, alone, target=Target(BEYOND, of="seconds")),
+        *_lines("with curves", found),
+    ]
 
 
 def _lines(kind: str, found: list[Times]) -> list[Measurement]:
@@ -100,6 +110,17 @@ def _click(page: "Page", url: str, home: Path, example: str, *, curves: bool) ->
     points = watch.points()
     _cancel(str(query(page, "run")))
     return Times(address, points[0] - clicked, shown, points[2] - points[1])
+
+
+def _unwatched(home: Path, spec: "CorrectionSpec") -> float:
+    """Return the seconds of the second step of a correction that no page follows."""
+    from influence_core.runs import client
+
+    watch = Watch(home / "runs")
+    run = client.submit(spec, what="nobody watches")
+    points = watch.points()
+    _cancel(run)
+    return points[2] - points[1]
 
 
 def _cancel(run_id: str) -> None:

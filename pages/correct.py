@@ -5,7 +5,8 @@ import streamlit as st
 from influence_core.estimates import estimate
 from influence_core.specs import CorrectionSpec, PredictSpec
 from pages.components import contents, data, pictures, running, state
-from pages.components.correction_checks import check, noted, other_rows
+from pages.components.correction_charts import draw
+from pages.components.correction_checks import check, desired_label, noted, other_rows
 from pages.components.correction_chosen import show_chosen
 from pages.components.correction_form import form
 from pages.components.correction_run import correction_run
@@ -54,6 +55,7 @@ def new_correction(context: Context, example: str) -> None:
         correction = workspace.spec(CorrectionSpec, {**context.spec, "example": example, **options})
         check(workspace, correction, predicted)
         _start(context, correction)
+        draw("", [], desired_label(workspace, correction))  # empty: where the run will be seen, and loaded by then
 
 
 def _start(context: Context, spec: CorrectionSpec) -> None:

@@ -460,3 +460,10 @@ def test_each_example_has_a_desired_label_of_its_own():
     app.selectbox(key=form.DESIRED).set_value("b").run()
     app.query_params["example"] = "one"
     assert app.run().selectbox(key=form.DESIRED).value == "c"
+
+
+def test_empty_charts_stand_where_the_run_will_be_seen(workspace):
+    app = opened(example=EXAMPLE)
+    titles = [json.loads(chart.proto.spec)["layout"]["meta"]["title"] for chart in app.get("plotly_chart")]
+    assert len(titles) == 4
+    assert titles[0] == "Probability of “positive”: no steps yet"

@@ -1,13 +1,14 @@
 """A correction's charts and the rows it changed, from what was read of its events."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 from influence_core import charts
-from influence_core.events import AnyStep, Step
+from influence_core.charts.correction_set import set_figures
+from influence_core.events import AnyStep, SetStep, Step
 from influence_core.runs.directory import RunDirectory
 from influence_core.specs import Correcting, Split
 from influence_core.workspace import Workspace
@@ -24,15 +25,15 @@ CHARTS: dict[str, Callable[..., go.Figure]] = {
 }
 
 
-def draw(run: RunDirectory, steps: Sequence[Step], desired: str) -> None:
-    """Draw the four charts, always with the same keys, so that a redraw keeps zoom and legend.
+def draw(revision: str, steps: Sequence[Step], desired: str) -> None:
+    """Draw the four charts, always with the same keys, so that a redraw of one ``revision`` keeps zoom and legend.
 
     Under the first two a caption says until when what influence predicted held, where it did.
     """
     flip = charts.find_flip(steps, desired)
     for pair in (PREDICTED, ("divergence", "retention")):
         for column, name in zip(st.columns(2, gap="medium"), pair, strict=True):
-            figure = CHARTS[name](steps, desired, flip, revision=run.id)
+            figure = CHARTS[name](steps, desired, flip, revision=revision)
             with column.container(border=True):
                 st.plotly_chart(
                     figure,
@@ -45,6 +46,16 @@ def draw(run: RunDirectory, steps: Sequence[Step], desired: str) -> None:
     if steps and (loss := steps[-1].validation_loss) is not None and (first := steps[0].validation_loss) is not None:
         at = f"{charts.number(loss)} at step {steps[-1].step}, {charts.number(first)} at step 0"
         st.caption(f"Mean loss on the validation rows: {at}.")
+
+
+def draw_set(revision: str, steps: Sequence[SetStep], desired: Mapping[str, str]) -> None:
+    """Draw the four charts of a correction of several rows; ``desired`` are the labels by example."""
+    places = [*st.columns(2, gap="medium"), *st.columns(2, gap="medium")]
+    for column, (name, figure) in zip(places, set_figures(steps, desired, revision).items(), strict=True):
+        with column.container(border=True):
+            st.plotly_chart(
+                figure, key=f"set_chart_{name}", config={"displayModeBar": False}, alt=charts.alt_text(figure)
+            )
 
 
 def changed_rows(workspace: Workspace, spec: Correcting, run: RunDirectory, ids: Sequence[str]) -> pd.DataFrame:

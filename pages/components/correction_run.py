@@ -56,7 +56,7 @@ def correction_run(context: Context, run: RunDirectory) -> None:
         show_chosen(manifest)
         keep_or_discard(workspace, run, manifest)
     if reading.steps:
-        draw(run, reading.steps, desired)
+        draw(run.id, reading.steps, desired)
         if reading.result and (said := halves_words(reading.result)):
             st.caption(said)
         show_changed(workspace, spec, run, reading.steps[-1])

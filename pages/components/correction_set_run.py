@@ -3,17 +3,14 @@
 import pandas as pd
 import streamlit as st
 
-from influence_core import charts
-from influence_core.charts.correction_set import set_figures
 from influence_core.errors import UserError
-from influence_core.events import SetStep
 from influence_core.home import read_json
 from influence_core.reports.cautions import halves_words
 from influence_core.runs.directory import RunDirectory
 from influence_core.specs import CorrectionSetSpec
 from influence_core.workspace import Workspace
 from pages.components import data, state
-from pages.components.correction_charts import show_changed
+from pages.components.correction_charts import draw_set, show_changed
 from pages.components.correction_checks import desired_label
 from pages.components.correction_chosen import show_chosen
 from pages.components.correction_comparison import comparison
@@ -85,7 +82,7 @@ def set_run(run: RunDirectory) -> None:
         show_chosen(manifest)
         keep_or_discard(workspace, run, manifest)
     if reading.set_steps:
-        _draw(run, reading.set_steps, desired)
+        draw_set(run.id, reading.set_steps, desired)
         if outcome and (said := halves_words(outcome, "any of the corrected ones")):
             st.caption(said)
         show_changed(workspace, spec, run, reading.set_steps[-1])
@@ -99,21 +96,11 @@ def set_run(run: RunDirectory) -> None:
 
 def _live(workspace: Workspace, run: RunDirectory, spec: CorrectionSetSpec, desired: dict[str, str]) -> None:
     def show(reading: RunReading) -> None:
-        _draw(run, reading.set_steps, desired)
+        draw_set(run.id, reading.set_steps, desired)
         if reading.set_steps:
             show_changed(workspace, spec, run, reading.set_steps[-1])
 
     follow(run, spec, show)
-
-
-def _draw(run: RunDirectory, steps: list[SetStep], desired: dict[str, str]) -> None:
-    figures = set_figures(steps, desired, revision=run.id)
-    places = [*st.columns(2, gap="medium"), *st.columns(2, gap="medium")]
-    for column, (name, figure) in zip(places, figures.items(), strict=True):
-        with column.container(border=True):
-            st.plotly_chart(
-                figure, key=f"set_chart_{name}", config={"displayModeBar": False}, alt=charts.alt_text(figure)
-            )
 
 
 def _change(spec: CorrectionSetSpec, kind: str) -> None:

@@ -22,12 +22,13 @@ EAGER, SOON = 0.25, 10.0  # seconds between two looks, while the first point of 
 _READING = "correct_reading"
 
 
-def reading_of(run: RunDirectory) -> RunReading:
-    """Return all that this session has read of a run, with what is new; a reload reads from the start."""
+def reading_of(run: RunDirectory, *, new: bool = True) -> RunReading:
+    """Return all that this session has read of a run, with what is ``new``; a reload reads from the start."""
     kept = st.session_state.get(_READING)
     if not isinstance(kept, RunReading) or kept.run_id != run.id:
         kept = st.session_state[_READING] = RunReading(run.id)
-    kept.read(run, time.monotonic())
+    if new:
+        kept.read(run, time.monotonic())
     return kept
 
 
@@ -39,15 +40,16 @@ def follow(run: RunDirectory, spec: Correcting, show: Callable[[RunReading], Non
     every = pace(run.state(), reading_of(run))
 
     def look() -> None:
+        drawn = reading_of(run, new=False).last_step is not None  # so the first point is on screen before a rerun
         found, reading = run.state(), reading_of(run)
-        if found.is_over:
+        if found.is_over or (drawn and every == EAGER):
             st.rerun()
         progress(run, found, reading, spec.steps)
         if reading.last_step is None:
             st.caption("The charts fill in from step 0, when rows and optimizer are ready.")
         if reading.last_step is not None or found.state == "running":
             show(reading)  # empty charts as well: the browser loads what draws them while the run prepares
-        if pace(found, reading) != every:
+        if reading.last_step is None and pace(found, reading) != every:
             st.rerun()
 
     st.fragment(look, run_every=every)()
@@ -63,7 +65,7 @@ def live_correction(workspace: Workspace, run: RunDirectory, spec: CorrectionSpe
     """Follow the run of one correction."""
 
     def show(reading: RunReading) -> None:
-        draw(run, reading.steps, desired)
+        draw(run.id, reading.steps, desired)
         if reading.steps:
             show_changed(workspace, spec, run, reading.steps[-1])
 
