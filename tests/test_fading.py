@@ -211,6 +211,21 @@ def test_each_call_gets_one_repeat_further_however_small_the_budget(opened, tmp_
     assert [value(opened, tmp_path, **options)["repeats"] for _ in range(4)] == [1, 2, 3, 3]
 
 
+def test_a_stop_while_scoring_is_taken_before_training_begins(opened, tmp_path):
+    spec = FadingSpec(workspace=opened.name, **SMALL)
+    phases, value = [], {}
+    for event in registry.start(spec, tmp_path):
+        if isinstance(event, Progress):
+            phases.append(event.phase)
+            if not event.phase.startswith("repeat"):
+                request_stop(tmp_path)
+        elif isinstance(event, Result):
+            value = event.value
+    assert phases
+    assert not [phase for phase in phases if phase.startswith("repeat")]
+    assert value["repeats"] == 0
+
+
 def test_a_stop_before_the_first_repeat_is_done_gives_an_empty_table(opened, tmp_path):
     request_stop(tmp_path)
     found = value(opened, tmp_path, methods=("tracin",))
@@ -364,3 +379,24 @@ def test_adams_metric_is_of_the_state_that_the_trajectories_start_from(options, 
     study = fading.Study(spec, None, optimizer, [], tmp_path, None)
     assert study._asked("tracin-adam").settings == settings
     assert study._asked("tracin").settings == {}
+
+
+def test_a_series_that_ends_below_zero_predicts_the_opposite_however_it_got_there(opened):
+    spec = FadingSpec(workspace=opened.name, **{**SMALL, "repeats": 5})
+    done = []
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        predicted = random.normal(size=(6, 5))
+        signs = np.array([0, 1, 1, -1])[:, None, None]  # no step at which the band contains zero
+        shifts = signs * predicted + 0.01 * random.normal(size=(4, 6, 5))
+        drawn = draw(opened, 0, seed, 6, 5)
+        done.append(fading.Measured(drawn, {}, shifts, np.zeros((4, 6)), np.zeros((4, 5)), {"tracin": predicted}))
+    row = fading.method_row("tracin", spec, done)
+    assert (row["peak"], row["faded_at"]) == (1, None) or row["peak"] == 2
+    assert row["verdict"] == "predicts the opposite of what happens by step 3"
+    assert (
+        fading.method_row(
+            "tracin", spec.model_copy(update={"steps": 2}), [replace(each, shifts=each.shifts[:3]) for each in done]
+        )["verdict"]
+        == "not faded within 2 steps"
+    )

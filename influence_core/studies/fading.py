@@ -66,11 +66,13 @@ class Study:
         spec, workspace = self.spec, self.workspace
         drawn = draw(workspace, spec.seed, number, spec.train_rows, spec.test_rows)
         kept = Repeat(workspace, KIND, repeat_key(workspace, spec, drawn))
+        arrays = kept.read("trajectories")
         predicted: dict[str, np.ndarray] = {}
         for method in self.methods:
             scores = yield from self._scores(kept, method, drawn)
             predicted[method] = -spec.epsilon * scores
-        arrays = kept.read("trajectories")
+            if arrays is None and stop_requested(self.result):  # scores are kept: going on does not make them again
+                return None
         if arrays is not None:
             found = Measured(drawn, kept.about, predicted=predicted, **arrays)
             self.done.append(found)
@@ -239,6 +241,8 @@ def method_row(name: Method, spec: FadingSpec, done: Sequence[Measured]) -> dict
         verdict = "no predictive power at any step"
     elif here.high[said.peak] < 0:
         verdict = "predicts the opposite of what happens"
+    elif faded is None and here.high[-1] < 0:
+        verdict = f"predicts the opposite of what happens by step {spec.steps}"
     if METHODS[name].control:
         verdict = f"a control: its band contains zero at {here.contains_zero.sum()} of {spec.steps} steps"
     return {
