@@ -157,7 +157,7 @@ def test_the_quick_look_is_what_start_submits(workspace, submitted):
     app = start(opened())
     (run_id,) = submitted
     spec = spec_of(run_id)
-    assert (spec.repeats, spec.train_rows, spec.test_rows, spec.steps) == (3, 8, 8, 10)
+    assert (spec.repeats, spec.train_rows, spec.test_rows, spec.steps) == (3, 8, 8, 8)
     assert (spec.methods, spec.scope, spec.optimizer, spec.checkpoint) == (("tracin",), "last:1", "sgd", "first")
     assert spec.learning_rate == form.PRESETS[0].values[form.RATE + "sgd"]
     assert app.query_params["run"] == run_id

@@ -55,7 +55,7 @@ PRESETS = (
     Preset(
         "Quick look",
         "few rows, steps large enough to see it at once",
-        {REPEATS: 3, TRAIN: 8, TEST: 8, STEPS: 10, SCOPE: "last:1", OPTIMIZER: "sgd", RATE + "sgd": 0.2},
+        {REPEATS: 3, TRAIN: 8, TEST: 8, STEPS: 8, SCOPE: "last:1", OPTIMIZER: "sgd", RATE + "sgd": 0.2},
     ),
     Preset(
         "A careful look",

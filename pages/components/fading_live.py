@@ -17,7 +17,7 @@ from pages.components.fading_words import mixed_words
 from pages.components.run_words import elapsed
 from pages.components.text import plain
 
-REFRESH = 2.0  # seconds between two looks; a step of all trajectories takes longer
+REFRESH = 3.0  # seconds between two looks; a step of all trajectories takes longer
 _READING = "fading_reading"
 
 
