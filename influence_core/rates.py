@@ -27,7 +27,7 @@ def rate(fingerprints: Iterable[str], parameters: int) -> float:
     """Return the rate measured for the first of some checkpoints that has one, else a guess from size and machine."""
     known = _rates()
     measured = [known[each[:16]] for each in fingerprints if each[:16] in known]
-    return measured[0] if measured else speed() * min(FASTEST, FORWARD * PARAMETERS / max(1, parameters))
+    return measured[0] if measured else min(FASTEST, speed() * FORWARD * PARAMETERS / max(1, parameters))
 
 
 @cache

@@ -30,7 +30,7 @@ from influence_core.runs.directory import RunDirectory
 from influence_core.runs.stopping import stop_requested
 from influence_core.specs import CorrectionSpec
 from pages.components import correction_settings as form
-from pages.components import discarding
+from pages.components import discarding, live_correction
 from pages.components.correction_next import further, no_further
 from pages.components.correction_words import STRATEGIES
 
@@ -440,3 +440,36 @@ def test_hostile_texts_and_class_names_stay_text(tmp_path, monkeypatch):
             live = re.sub(r"\\.", "", text)
             for part in ("![", "](", "**bold", "<b", "<img"):
                 assert part not in live
+
+
+class RerunError(Exception):
+    """The page would run again."""
+
+
+def test_the_first_point_is_drawn_before_the_page_runs_again(workspace, monkeypatch):
+    run = running(workspace)
+    looks, shown = [], []
+
+    def fragment(look, run_every):
+        looks.append((look, run_every))
+        return lambda: None
+
+    def rerun():
+        raise RerunError
+
+    monkeypatch.setattr(live_correction, "progress", lambda *_: None)
+    monkeypatch.setattr(live_correction.st, "session_state", {})
+    monkeypatch.setattr(live_correction.st, "caption", lambda *_: None)
+    monkeypatch.setattr(live_correction.st, "fragment", fragment)
+    monkeypatch.setattr(live_correction.st, "rerun", rerun)
+    live_correction.follow(run, run.spec(), lambda reading: shown.append(reading.last_step))
+    ((look, every),) = looks
+    assert every == live_correction.EAGER
+    look()
+    run.append(step(0))
+    look()
+    assert shown == [None, 0]
+    with pytest.raises(RerunError):  # once it is on screen, for the slower timer
+        look()
+    live_correction.follow(run, run.spec(), lambda _: None)
+    assert looks[1][1] == live_correction.REFRESH

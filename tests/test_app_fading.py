@@ -357,6 +357,23 @@ def test_what_the_form_has_no_place_for_is_taken_over_until_it_is_left_out(works
     assert spec_of(submitted[1]) == run.spec().model_copy(update=plain)
 
 
+def test_what_is_taken_over_ends_with_another_measurement_and_is_of_its_own_optimizer(workspace, submitted):
+    run = running(workspace, scope="head", dropout=False, optimizer_state="zeros")
+    run.fail("no")
+    app = opened(run=run.id)
+    app.button(key=f"change_{run.id}").click().run()
+    assert "no dropout, optimizer state: zeros" in captions(app)
+    app.selectbox(key=form.OPTIMIZER).set_value("adam").run()  # the state was that of SGD
+    assert "Taken over from that run: no dropout." in captions(app)
+    assert app.radio(key=form.PRESET).value is None
+    app = opened(run=run.id)
+    app.button(key=f"change_{run.id}").click().run()
+    app.query_params["run"] = run.id
+    app.run()
+    app.button(key="fading_other").click().run()
+    assert "Taken over" not in captions(app)
+
+
 def test_a_cancelled_run_can_go_on(workspace):
     run = running(workspace)
     run.append(event(1, 1, 0.9))

@@ -123,9 +123,16 @@ def test_several_methods_at_one_share_are_drawn_by_method():
     assert [round(x) for x in by_cosine.x] == [0, 1]
     assert by_cosine.marker.symbol != by_score.marker.symbol
     assert list(by_score.error_y.array) == pytest.approx([0.1, 0.1])
-    said = "80 % to 90 % by cosine; 30 % to 40 % by dot product; 70 % by random rows (dotted, with their interval)"
-    assert figure.layout.meta["title"] == f"Corrected at a share of 27 %: {said}"
-    assert said in alt_text(figure)
+    others = named(figure, "opponents (−) by cosine")
+    assert (others.y, others.marker.color) == ((0.6,), OPPONENT)
+    said = [
+        "80 % to 90 % by proponents (+) by cosine",
+        "30 % to 40 % by proponents (+) by dot product",
+        "60 % by opponents (−) by cosine",
+        "70 % by random rows (dotted, with their interval)",
+    ]
+    assert figure.layout.meta["title"] == f"Corrected at a share of 27 %: {'; '.join(said)}"
+    assert said[-1] in alt_text(figure)
     (line, band) = figure.layout.shapes
     assert (line.y0, band.y0, band.y1) == pytest.approx((0.7, 0.6, 0.8))
 
@@ -134,7 +141,7 @@ def test_one_method_or_several_shares_are_drawn_against_the_share():
     assert correction_outcome(CELLS) == correction_success(CELLS)
     shares = [*by_method(), cell("random", 0.52, 0.9)]
     assert correction_outcome(shares) == correction_success(shares)
-    without = [row for row in by_method() if row["strategy"] != "proponents"]
+    without = [row for row in by_method() if row["strategy"] == "random"]
     assert correction_methods(without) == correction_success(without)
 
 

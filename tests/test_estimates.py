@@ -67,6 +67,7 @@ def test_a_checkpoint_that_was_never_measured_is_as_fast_as_its_parent_or_its_si
     assert rates.rate([own.fingerprint], int(PARAMETERS)) == FORWARD  # measured
 
 
+@pytest.mark.own_speed
 def test_the_speed_of_a_machine_is_what_its_matrix_products_take(monkeypatch):
     ticks = iter([0, 1, 5, 5.5, 7, 9, 9, 10])  # the least of four: half a second
     monkeypatch.setattr(rates.time, "perf_counter", lambda: next(ticks))

@@ -239,4 +239,6 @@ def test_the_noise_so_far_is_the_largest_of_the_repeats():
 def test_what_is_said_of_noise():
     assert words.noise_words([]) == words.noise_words([None]) == ""
     assert "repeats itself exactly" in words.noise_words([None, 0.0, 0.0])
-    assert "up to 3e-08 away" in words.noise_words([0.0, 3e-8])
+    assert "up to 3e-08 away" in words.noise_words([0.0, 3e-8], 0.0)
+    assert "gives the same losses exactly" in words.noise_words([], 0.0)  # older records
+    assert "losses up to 2e-06 away" in words.noise_words([], 2e-6)

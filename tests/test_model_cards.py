@@ -194,6 +194,7 @@ def test_the_halves_are_those_of_what_is_kept():
         halves_words(outcome(0.8, 0.8, 0.96, **halves))
     )
     later = {"retention_at_end": 0.97, "near_retention_at_end": 0.96, "far_retention_at_end": 0.98}
+    assert "Retention at the end of the half" in str(halves_words(outcome(0.8, 0.8, 0.96, **halves, **later)))
     assert ": 96 %; of the others: 98 %" in str(halves_words(outcome(0.8, 0.8, 0.96, **halves, **later)))
     assert halves_words({**outcome(0.8, 0.8, 0.96, **halves), "retention_at_end": 0.9}) is None  # older results
 

@@ -326,9 +326,10 @@ def test_the_command(workspace, value, capsys, tmp_path):
 def test_a_result_names_its_base_without_this_machines_folders(home):
     recipe = Recipe(name="r", learning_rate=0.1, batch_size=4, epochs=1)
     packages = sysconfig.get_path("purelib")
-    assert Origin(recipe, f"{packages}/encoder/model", False).shown == "encoder/model"
+    assert Origin(recipe, f"{packages}/encoder/model", False).shown == "package: encoder/model"
     assert (
-        Origin(recipe, str(home / "workspaces" / "x" / "checkpoints" / "y"), True).shown == "workspaces/x/checkpoints/y"
+        Origin(recipe, str(home / "workspaces" / "x" / "checkpoints" / "y"), True).shown
+        == "home: workspaces/x/checkpoints/y"
     )
     assert Origin(recipe, "/data/mine", False).shown == "/data/mine"  # the user's own folder is what they know
     assert Origin(recipe, "google/small-bert", False).shown == "google/small-bert"

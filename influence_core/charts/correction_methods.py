@@ -6,11 +6,11 @@ from typing import Any
 import plotly.graph_objects as go
 
 from influence_core.charts import theme
-from influence_core.charts.correction_study import ORDERS, correction_success
+from influence_core.charts.correction_study import LINES, ORDERS, WORDS, correction_success
 from influence_core.settings import METHOD_NAMES
 
 ORDER_MARKS = {"cosine": "circle", "score": "square-open"}
-APART = 0.12  # between the two orders of one method
+APART = 0.12  # between the marks of one method
 
 
 def correction_outcome(cells: Sequence[Mapping[str, Any]], revision: str = "") -> go.Figure:
@@ -24,23 +24,23 @@ def correction_outcome(cells: Sequence[Mapping[str, Any]], revision: str = "") -
 
 
 def correction_methods(cells: Sequence[Mapping[str, Any]], revision: str = "") -> go.Figure:
-    """Draw the share corrected by each method's proponents, a mark an order, random rows as a band across.
+    """Draw the share corrected by each method's rows, a mark a strategy and order, random rows as a band across.
 
     Takes the rows of the correction study at one share; intervals are Wilson's.
     """
     known = [row for row in cells if row["success"]["value"] is not None]
-    own = [row for row in known if row["strategy"] == "proponents"]
+    own = [row for row in known if row["method"] is not None]
     if not own:
         return correction_success(cells, revision)
     names = list(dict.fromkeys(row["method"] for row in own))
-    orders = list(dict.fromkeys(row["by"] for row in own))
+    ways = list(dict.fromkeys((row["strategy"], row["by"]) for row in own))
     figure, said = go.Figure(), []
-    for place, order in enumerate(orders):
-        rows = [row for row in own if row["by"] == order]
-        shares = [row["success"] for row in rows]
+    for place, (strategy, order) in enumerate(ways):
+        rows = [row for row in own if (row["strategy"], row["by"]) == (strategy, order)]
+        shares, way = [row["success"] for row in rows], f"{WORDS[strategy]} {ORDERS[order]}"
         figure.add_trace(
             go.Scatter(
-                x=[names.index(row["method"]) + APART * (place - (len(orders) - 1) / 2) for row in rows],
+                x=[names.index(row["method"]) + APART * (place - (len(ways) - 1) / 2) for row in rows],
                 y=[share["value"] for share in shares],
                 error_y={
                     "type": "data",
@@ -50,25 +50,25 @@ def correction_methods(cells: Sequence[Mapping[str, Any]], revision: str = "") -
                     "thickness": 1,
                     "width": 3,
                 },
-                hovertext=[f"{_name(row['method'])} {ORDERS[order]}: {_share(row['success'])}" for row in rows],
+                hovertext=[f"{_name(row['method'])}, {way}: {_share(row['success'])}" for row in rows],
                 hoverinfo="text",
-                name=f"proponents (+) {ORDERS[order]}",
+                name=way,
                 mode="markers",
-                marker={"color": theme.PROPONENT, "symbol": ORDER_MARKS[order], "size": 10},
+                marker={"color": LINES[strategy]["color"], "symbol": ORDER_MARKS[order], "size": 10},
             )
         )
         values = [share["value"] for share in shares]
         least, most = theme.percent(min(values)), theme.percent(max(values))
-        said.append(f"{least if least == most else f'{least} to {most}'} {ORDERS[order]}")
+        said.append(f"{least if least == most else f'{least} to {most}'} by {way}")
     for row in known:
-        if row["strategy"] == "random":
+        if row["method"] is None:
             value = row["success"]
             figure.add_hline(y=value["value"], line={"color": theme.NEUTRAL, "width": 2, "dash": "dot"})
             figure.add_hrect(y0=value["low"], y1=value["high"], fillcolor=theme.NEUTRAL, opacity=0.15, line_width=0)
             said.append(f"{theme.percent(value['value'])} by random rows (dotted, with their interval)")
     title = f"Corrected at a share of {theme.percent(own[0]['share'])}: {'; '.join(said)}"
     alt = f"Chart of the share corrected by method, with 95 % intervals. {title}."
-    theme.styled(figure, title, alt, x="whose proponents", y="mispredictions corrected", revision=revision)
+    theme.styled(figure, title, alt, x="whose rows", y="mispredictions corrected", revision=revision)
     figure.update_xaxes(
         tickvals=list(range(len(names))), ticktext=[_name(name) for name in names], range=[-0.6, len(names) - 0.4]
     )

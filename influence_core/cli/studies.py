@@ -53,9 +53,10 @@ def measured(kind: type[Asked], shared: StudyOptions, **own: Any) -> dict[str, A
     check_file("--out", shared.out, (".json",))
     if isinstance(shared, TrainingOptions):
         check_file("--figure", shared.figure, (".html", ".png"))
-    spec = Workspace.open(shared.workspace).spec(kind, shared.of_spec(**own))
+    workspace = Workspace.open(shared.workspace)
+    spec = workspace.spec(kind, shared.of_spec(**own))
     if not isinstance(spec, StabilitySpec):  # whose cost nobody has measured
-        typer.echo(f"this takes {estimate(Workspace.open(shared.workspace), spec).words}", err=True)
+        typer.echo(f"this takes {estimate(workspace, spec).words}", err=True)
     value = run_here(spec, early=True)
     save_record(shared, spec, value)
     return value

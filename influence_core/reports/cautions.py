@@ -28,8 +28,8 @@ def end_retention(outcome: dict[str, Any]) -> float:
 def end_halves(outcome: dict[str, Any]) -> tuple[float, float] | None:
     """Return that of the retention rows near to and far from what was corrected; None where it was not read."""
     at = "_at_end" if "retention_at_end" in outcome else ""
-    found = [outcome.get(f"{half}_retention{at}") for half in ("near", "far")]
-    return None if None in found else (float(str(found[0])), float(str(found[1])))
+    near, far = outcome.get(f"near_retention{at}"), outcome.get(f"far_retention{at}")
+    return None if near is None or far is None else (float(near), float(far))
 
 
 def halves_words(outcome: dict[str, Any], corrected: str = "the corrected one") -> str | None:
@@ -37,9 +37,10 @@ def halves_words(outcome: dict[str, Any], corrected: str = "the corrected one") 
     if (halves := end_halves(outcome)) is None:
         return None
     near, far = map(percent, halves)
+    when = " at the end" if "retention_at_end" in outcome else ""
     return (
-        f"Retention of the half of these rows most similar to {corrected}, by the model's features: {near}; of the "
-        f"others: {far}."
+        f"Retention{when} of the half of these rows most similar to {corrected}, by the model's features: {near}; of "
+        f"the others: {far}."
     )
 
 

@@ -24,7 +24,15 @@ from influence_core.specs.base import (
     Split,
     Strategy,
 )
-from influence_core.specs.correcting import GROUPS_KEY, MOST_TOGETHER, Correcting, CorrectionSetSpec, CorrectionSpec
+from influence_core.specs.correcting import (
+    GROUPS_KEY,
+    MOST_STEPS,
+    MOST_TOGETHER,
+    AnyCorrection,
+    Correcting,
+    CorrectionSetSpec,
+    CorrectionSpec,
+)
 from influence_core.specs.correction_studies import HIGHEST_SHARE, CorrectionStudySpec, MislabelledSpec, RetrainSpec
 from influence_core.specs.opening import CheckSpec, OpenSpec, Sources
 from influence_core.specs.rankings import ExplainSpec, IndexSpec, PredictSpec, RankSpec, Solved, SuspectsSpec
@@ -46,10 +54,12 @@ __all__ = [
     "GROUPS_KEY",
     "HIGHEST_SHARE",
     "KINDS",
+    "MOST_STEPS",
     "MOST_TOGETHER",
     "RETENTION_ROWS",
     "VALIDATION_ROWS",
     "WARM_BATCHES",
+    "AnyCorrection",
     "AnySpec",
     "Attributed",
     "CheckSpec",

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from influence_core.specs.base import Attributed, Order, Strategy
 
 MOST_TOGETHER = 200  # examples of one run
+MOST_STEPS = 1000
 GROUPS_KEY = r"[0-9a-f]{16}"  # what names a kept table of groups
 
 
@@ -43,7 +44,7 @@ class Correcting(Attributed):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
     epsilon: Annotated[float, Field(ge=0, le=1e6)] | None = None
     share: Annotated[float, Field(ge=0, lt=1)] | None = None
-    steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 50
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     optimizer: Literal["checkpoint", "sgd", "adam"] = "checkpoint"
     optimizer_state: Literal["checkpoint", "warm", "zeros"] | None = None
@@ -124,3 +125,6 @@ class CorrectionSetSpec(Correcting):
         """Return the same correction of one of the examples by itself, from which its rows are chosen."""
         shared = {name: getattr(self, name) for name in Correcting.model_fields}
         return CorrectionSpec(**shared, example=example)
+
+
+AnyCorrection = CorrectionSpec | CorrectionSetSpec

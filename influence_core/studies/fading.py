@@ -265,9 +265,9 @@ def method_row(name: Method, spec: FadingSpec, done: Sequence[Measured]) -> dict
 
 
 def noise_divergence(done: Sequence[Measured]) -> list[float] | None:
-    """Return the mean ‖θ − θ_0‖ of the repeats at ε = 0, [steps]; None where a kept one does not have it."""
+    """Return the largest ‖θ − θ_0‖ at ε = 0 of the repeats that have it, [steps]; None where none has."""
     apart = [each.apart for each in done if each.apart is not None]
-    return np.mean(apart, 0)[1:].tolist() if apart and len(apart) == len(done) else None
+    return np.max(apart, 0)[1:].tolist() if apart else None
 
 
 def _mean(values: Sequence[np.ndarray]) -> np.ndarray:

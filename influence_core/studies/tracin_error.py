@@ -35,6 +35,7 @@ def run(spec: TracinErrorSpec, result: Path) -> Events:
         if not budget.begin() or (number and stop_requested(result)):
             break
         drawn = draw(workspace, spec.seed, number, spec.rows, 0)
+        own: list[dict[str, Any]] = []  # counted where the repeat is finished in every precision
         for dtype in spec.dtypes:
             here = spec.model_copy(update={"dtype": dtype})
             kept = Repeat(workspace, KIND, repeat_key(workspace, here, drawn))
@@ -48,8 +49,9 @@ def run(spec: TracinErrorSpec, result: Path) -> Events:
                     break
                 kept.write("errors", arrays)
                 budget.made()
-            rows += rows_of(number, here, optimizer_for(workspace, here).learning_rate, arrays)
+            own += rows_of(number, here, optimizer_for(workspace, here).learning_rate, arrays)
         else:
+            rows += own
             done += 1
             continue
         break

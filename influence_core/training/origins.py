@@ -30,9 +30,9 @@ class Origin:
     @property
     def shown(self) -> str:
         """The base as a result names it: one that a package or the home holds without this machine's folders."""
-        for root in (Path(sysconfig.get_path("purelib")), home()):
+        for name, root in (("package", Path(sysconfig.get_path("purelib"))), ("home", home())):
             if Path(self.start).is_relative_to(root):
-                return Path(self.start).relative_to(root).as_posix()
+                return f"{name}: {Path(self.start).relative_to(root).as_posix()}"
         return self.start
 
     def key(self, workspace: "Workspace", labels: list[int], seed: int) -> dict[str, Any]:

@@ -10,11 +10,10 @@ from influence_core.charts.correction_compared import SINGLE, TOGETHER, Followed
 from influence_core.errors import UserError
 from influence_core.events import SetStep, Step
 from influence_core.runs.directory import RunDirectory
-from influence_core.specs import Correcting, CorrectionSetSpec, CorrectionSpec
+from influence_core.specs import AnyCorrection, Correcting, CorrectionSetSpec, CorrectionSpec
 from influence_core.workspace import Workspace
 from pages.components import correction_set_words
 from pages.components.correction_checks import desired_label
-from pages.components.correction_next import AnySpec
 from pages.components.correction_words import STRATEGIES, optimizer_words, rows_words, share_words
 from pages.components.discarding import is_discarded
 from pages.components.run_reading import RunReading
@@ -34,7 +33,7 @@ def subject(workspace: Workspace, spec: Correcting) -> dict[str, str] | None:
         return None
 
 
-def comparable(workspace: Workspace, run: RunDirectory, spec: AnySpec) -> dict[str, str]:
+def comparable(workspace: Workspace, run: RunDirectory, spec: AnyCorrection) -> dict[str, str]:
     """Return names by id of other finished runs that correct the same to the same labels, newest first."""
     found: dict[str, str] = {}
     own = subject(workspace, spec)
@@ -43,7 +42,7 @@ def comparable(workspace: Workspace, run: RunDirectory, spec: AnySpec) -> dict[s
             continue
         directory = RunDirectory.open(other.id)
         asked = directory.spec()
-        if not isinstance(asked, AnySpec) or is_discarded(directory):
+        if not isinstance(asked, AnyCorrection) or is_discarded(directory):
             continue
         if asked.workspace == spec.workspace and own is not None and subject(workspace, asked) == own:
             found[other.id] = _name(asked, other.id)
@@ -55,7 +54,7 @@ def keys(run_id: str) -> tuple[str, str]:
     return f"compare_{run_id}", f"compared_{run_id}"
 
 
-def comparison(workspace: Workspace, run: RunDirectory, spec: AnySpec) -> None:
+def comparison(workspace: Workspace, run: RunDirectory, spec: AnyCorrection) -> None:
     """Offer other runs of the same rows, and draw those chosen beside this one."""
     asked_for, with_which = keys(run.id)
     these = "this example" if isinstance(spec, CorrectionSpec) else "these examples"
@@ -76,7 +75,7 @@ def comparison(workspace: Workspace, run: RunDirectory, spec: AnySpec) -> None:
         return
     named = {run.id: f"this run: {_name(spec, run.id)}", **{each: names[each] for each in chosen}}
     specs = {each: RunDirectory.open(each).spec() for each in named}
-    corrections = {each: asked for each, asked in specs.items() if isinstance(asked, AnySpec)}
+    corrections = {each: asked for each, asked in specs.items() if isinstance(asked, AnyCorrection)}
     courses = [
         Followed(named[each], "this run" if each == run.id else f"run {each[:8]}", asked.strategy, _steps(each))
         for each, asked in corrections.items()
@@ -95,7 +94,7 @@ def comparison(workspace: Workspace, run: RunDirectory, spec: AnySpec) -> None:
 
 def _table(
     workspace: Workspace,
-    corrections: dict[str, AnySpec],
+    corrections: dict[str, AnyCorrection],
     named: dict[str, str],
     courses: Sequence[Followed],
     desired: str,
@@ -125,7 +124,7 @@ def _table(
     st.dataframe(pd.DataFrame(rows), hide_index=True, key="compared_table", alt="The runs that are compared")
 
 
-def _weight(spec: AnySpec) -> str:
+def _weight(spec: AnyCorrection) -> str:
     return correction_set_words.share_words(spec) if isinstance(spec, CorrectionSetSpec) else share_words(spec)
 
 
@@ -135,5 +134,5 @@ def _steps(run_id: str) -> Sequence[Step] | Sequence[SetStep]:
     return reading.steps or reading.set_steps
 
 
-def _name(spec: AnySpec, run_id: str) -> str:
+def _name(spec: AnyCorrection, run_id: str) -> str:
     return f"{STRATEGIES[spec.strategy]}, run {run_id[:8]}"

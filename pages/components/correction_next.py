@@ -5,35 +5,34 @@ from typing import Any
 import streamlit as st
 
 from influence_core.runs.directory import RunDirectory
-from influence_core.specs import CorrectionSetSpec, CorrectionSpec
+from influence_core.specs import MOST_STEPS, AnyCorrection, CorrectionSetSpec
 from pages.components.correction_words import STRATEGIES, steps
 from pages.components.errors import shown_errors
 from pages.components.submitting import submit_button
 
 FURTHER = 10  # steps
-MOST_STEPS = 1000  # of a spec
 LIMITS = {
     "retention_at_stop": "the limit on retention ended it",
     "validation_loss_at_stop": "the limit on the validation loss ended it",
 }
-AnySpec = CorrectionSpec | CorrectionSetSpec
 
 
-def again_button(run: RunDirectory, spec: AnySpec) -> None:
+def again_button(run: RunDirectory, spec: AnyCorrection) -> None:
     """Offer the same correction once more."""
     with shown_errors():
         tip = "the same settings, the same seed"
         submit_button("Run again", f"again_{run.id}", spec, run.record().what, icon=":material/replay:", tip=tip)
 
 
-def further_button(run: RunDirectory, spec: AnySpec, outcome: dict[str, Any]) -> None:
+def further_button(run: RunDirectory, spec: AnyCorrection, outcome: dict[str, Any]) -> None:
     """Offer the same correction, gone on for some steps; disabled where a limit or the largest number is in the way."""
     label, place, icon = f"+{FURTHER} steps", f"further_{run.id}", ":material/fast_forward:"
     if (why := no_further(outcome)) is not None:
         st.button(label, key=place, icon=icon, disabled=True, help=why)
         return
     longer = further(spec, outcome)
-    tip = f"the same steps again, and {steps(longer_by(outcome))} more; this run stays as it is"
+    more = steps(longer_by(outcome))
+    tip = f"the same steps again, if no label was changed since, and {more} more; this run stays as it is"
     with shown_errors():
         submit_button(label, place, longer, run.record().what, icon=icon, tip=tip)
 
@@ -56,7 +55,7 @@ def reached(outcome: dict[str, Any]) -> int:
     return int(outcome["steps"])
 
 
-def further(spec: AnySpec, outcome: dict[str, Any]) -> AnySpec:
+def further(spec: AnyCorrection, outcome: dict[str, Any]) -> AnyCorrection:
     """Return the spec of the same run with more steps: after the flip where there was one, else before it ends.
 
     Batches are drawn by seed and step, so its first steps are those of the run that it goes on from.
@@ -69,7 +68,15 @@ def further(spec: AnySpec, outcome: dict[str, Any]) -> AnySpec:
     return spec.model_copy(update=wanted)
 
 
-def control_button(run: RunDirectory, spec: AnySpec, what: str) -> None:
+def with_strategy(spec: AnyCorrection, strategy: str) -> AnyCorrection:
+    """Return the spec with another strategy; a weight for each group only where the groups are known to be the same."""
+    changed: dict[str, Any] = {"strategy": strategy}
+    if isinstance(spec, CorrectionSetSpec) and spec.epsilons and spec.group_by in ("annotator", "given"):
+        changed |= {"epsilons": (), "epsilon": sum(spec.epsilons)}  # these rows may be of more or fewer groups
+    return spec.model_copy(update=changed)
+
+
+def control_button(run: RunDirectory, spec: AnyCorrection, what: str) -> None:
     """Offer to run another strategy with the settings of a run, the random control first."""
     others = sorted((name for name in STRATEGIES if name != spec.strategy), key=lambda name: name != "random")
     chosen = st.selectbox(
@@ -80,7 +87,7 @@ def control_button(run: RunDirectory, spec: AnySpec, what: str) -> None:
         label_visibility="collapsed",
         width=280,
     )
-    label, tip = "Run it with the same settings", "then compare the two runs below"
-    control = spec.model_copy(update={"strategy": chosen})
+    label, tip = "Run it with the same settings", "then compare the two runs"
+    control = with_strategy(spec, chosen)
     with shown_errors():
         submit_button(label, f"control_{run.id}", control, f"{what} ({chosen})", icon=":material/casino:", tip=tip)

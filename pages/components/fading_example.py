@@ -44,6 +44,7 @@ def example() -> None:
         value["repeats"],
         f"example {title}",
         noise=noise_of(value),
+        losses=value.get("noise"),
     )
     outcome_table(value["methods"], "example")
     with st.expander("How it was made"):

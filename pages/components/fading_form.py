@@ -33,12 +33,21 @@ TEST = "fading_test"
 REPEATS = "fading_repeats"
 BATCH = "fading_batch"
 SEED = "fading_seed"
-CARRIED = "fading_carried"  # what a run had that no widget shows, by field of the spec
+CARRIED = "fading_carried"  # of which run, and what it had that no widget shows (`Carried`)
 
 DEMO = DEMOS[0]  # the checkpoint on which the presets' rates were chosen
 SCOPES = ("head", "last:1", "last:2", "all")
 HIDDEN = ("epsilon", "dropout", "dtype", "optimizer_state")  # fields that only the command line sets
 ALL_METHODS: tuple[Method, ...] = get_args(Method)
+
+
+class Carried(NamedTuple):
+    """Settings of a run that the form has no place for; they hold for its workspace and checkpoint alone."""
+
+    workspace: str
+    checkpoint: str | None
+    optimizer: str  # that an optimizer state belongs to
+    fields: dict[str, Any]  # of the spec
 
 
 class Preset(NamedTuple):
@@ -80,9 +89,9 @@ def new_measurement(context: Context) -> None:
     _presets(context)
     with st.expander("More settings", icon=":material/tune:", key="fading_more"):
         _settings(workspace, checkpoint)
-    if carried := st.session_state.get(CARRIED):
-        st.caption(plain(carried_words(carried)))
-        st.button("Leave these out", key="fading_drop_carried", icon=":material/close:", on_click=_drop_carried)
+    if taken := carried(context):
+        st.caption(plain(carried_words(taken)))
+        st.button("Leave these out", key="fading_drop_carried", icon=":material/close:", on_click=drop_carried)
     with shown_errors():
         spec = asked(context)
         words = estimate(workspace, spec).words
@@ -116,7 +125,7 @@ def asked(context: Context, preset: Mapping[str, Any] | None = None) -> FadingSp
             "repeats": here[REPEATS],
             "batch_size": here[BATCH],
             "seed": here[SEED],
-            **({} if preset else st.session_state.get(CARRIED, {})),
+            **({} if preset else carried(context)),
         },
     )
     check_drawn(context.workspace, spec.train_rows, spec.test_rows)
@@ -137,11 +146,24 @@ def fill(spec: FadingSpec, kind: str) -> None:
     if spec.learning_rate is not None:
         values[RATE + kind] = spec.learning_rate
     fields = FadingSpec.model_fields
-    carried = {name: getattr(spec, name) for name in HIDDEN if getattr(spec, name) != fields[name].default}
-    st.session_state.update({**values, CARRIED: carried})
+    hidden = {name: getattr(spec, name) for name in HIDDEN if getattr(spec, name) != fields[name].default}
+    taken = Carried(spec.workspace, spec.checkpoint, spec.optimizer, hidden)
+    st.session_state.update({**values, CARRIED: taken})
 
 
-def _drop_carried() -> None:
+def carried(context: Context) -> dict[str, Any]:
+    """Return what is taken over from the run that was opened last, where it is of this workspace and checkpoint."""
+    taken = st.session_state.get(CARRIED)
+    if taken is None or taken.workspace != context.workspace.name:
+        return {}
+    if taken.checkpoint not in (None, context.checkpoint.name):
+        return {}
+    same = st.session_state[OPTIMIZER] == taken.optimizer
+    return {name: value for name, value in taken.fields.items() if same or name != "optimizer_state"}
+
+
+def drop_carried() -> None:
+    """Take nothing over any more."""
     st.session_state.pop(CARRIED, None)
 
 
@@ -160,7 +182,7 @@ def _kind(checkpoint: Checkpoint, optimizer: str) -> str:
 def _presets(context: Context) -> None:
     here = st.session_state
     same = [preset.name for preset in PRESETS if all(here.get(key) == value for key, value in preset.values.items())]
-    here[PRESET] = same[0] if same else None  # none of them once a setting was changed
+    here[PRESET] = same[0] if same and not carried(context) else None  # none of them once a setting was changed
     captions = [f"{preset.why}: {_cost_words(context, preset)}" for preset in PRESETS]
     names = [preset.name for preset in PRESETS]
     st.radio("How much", names, None, captions=list(map(plain, captions)), key=PRESET, on_change=_use_preset)
@@ -178,7 +200,7 @@ def _cost_words(context: Context, preset: Preset) -> str:
 def _use_preset() -> None:
     chosen = st.session_state[PRESET]
     st.session_state.update(next(preset.values for preset in PRESETS if preset.name == chosen))
-    _drop_carried()
+    drop_carried()
 
 
 def _settings(workspace: Workspace, checkpoint: Checkpoint) -> None:

@@ -9,7 +9,7 @@ from influence_core.specs import FadingSpec
 from pages.components import data, state
 from pages.components.correction_words import optimizer_kind
 from pages.components.errors import shown_errors
-from pages.components.fading_form import fill
+from pages.components.fading_form import drop_carried, fill
 from pages.components.fading_live import draw_events, live_fading, reading_of
 from pages.components.fading_view import draw, noise_of, outcome_table
 from pages.components.fading_words import kept_words, settings_words
@@ -33,7 +33,7 @@ def settings_of(run: RunDirectory) -> None:
             "Change the settings", key=f"change_{run.id}", icon=":material/tune:", on_click=_change, args=(spec, kind)
         )
     st.button(
-        "Another measurement", key="fading_other", icon=":material/add:", on_click=_close, help="back to the presets"
+        "Another measurement", key="fading_other", icon=":material/add:", on_click=_other, help="back to the presets"
     )
 
 
@@ -58,7 +58,15 @@ def course_of(run: RunDirectory) -> None:
         st.info(plain(f"Paused. {kept_words(done, spec.repeats)}"), icon=":material/pause:")
     _go_on(run, spec, done)
     if done:
-        draw(value["methods"], value["divergence"], spec.steps, done, run.id, noise=noise_of(value))
+        draw(
+            value["methods"],
+            value["divergence"],
+            spec.steps,
+            done,
+            run.id,
+            noise=noise_of(value),
+            losses=value.get("noise"),
+        )
         outcome_table(value["methods"], run.id)
         for name, why in value["left_out"].items():
             st.caption(plain(f"Without {name}: {why}"))
@@ -83,6 +91,11 @@ def _offer(place: str, label: str, spec: FadingSpec, what: str) -> None:
 
 def _change(spec: FadingSpec, kind: str) -> None:
     fill(spec, kind)
+    _close()
+
+
+def _other() -> None:
+    drop_carried()
     _close()
 
 

@@ -46,6 +46,7 @@ def draw(
     key: str,
     *,
     noise: Sequence[float | None] = (),
+    losses: float | None = None,
     notes: Sequence[str] = (),
 ) -> None:
     """Draw R(t) and the divergence, and say what they show and what the band means."""
@@ -57,12 +58,12 @@ def draw(
         return
     for words in fading_words(shown, repeats):
         st.markdown(f"**{plain(words)}**")
-    st.caption(plain(" ".join(filter(None, [band_words(repeats), noise_words(noise), *notes]))))
+    st.caption(plain(" ".join(filter(None, [band_words(repeats), noise_words(noise, losses), *notes]))))
 
 
 def noise_of(value: Mapping[str, Any]) -> Sequence[float | None]:
-    """Return the noise of a finished study, as `draw` takes it; records of before know only that of the losses."""
-    return value.get("noise_divergence") or ([0.0] if value.get("noise") == 0 else [])
+    """Return the noise of a finished study, as `draw` takes it; older records know only that of the losses."""
+    return value.get("noise_divergence") or []
 
 
 def outcome_table(table: Sequence[Mapping[str, Any]], key: str) -> None:

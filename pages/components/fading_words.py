@@ -81,11 +81,14 @@ def band_words(repeats: int) -> str:
     return f"The band is the 95 % interval over {repeats} repeats, enough for a verdict."
 
 
-def noise_words(noise: Sequence[float | None]) -> str:
-    """Say what training once more with no weight changed gave, as far as that is known."""
+def noise_words(noise: Sequence[float | None], losses: float | None = None) -> str:
+    """Say what training once more with no weight changed gave: its distances, else how far ``losses`` differed."""
     known = [value for value in noise if value is not None]
     if not known:
-        return ""
+        if losses is None:
+            return ""
+        differed = "gives the same losses exactly" if losses == 0 else f"gives losses up to {number(losses)} away"
+        return f"The same training once more, with no weight changed, {differed}."
     if max(known) == 0:
         return "The same training once more, with no weight changed, repeats itself exactly: there is no noise."
     return (

@@ -5,9 +5,9 @@ import streamlit as st
 from influence_core.errors import UserError
 from influence_core.runs.directory import RunDirectory
 from influence_core.runs.state import RunState
+from influence_core.specs import AnyCorrection
 from pages.components import data
 from pages.components.correction_comparison import comparable, keys
-from pages.components.correction_next import AnySpec
 from pages.components.discarding import is_discarded
 
 KINDS = ("correct", "correct-set")
@@ -57,7 +57,7 @@ def pair() -> str | None:
     first, second = ids
     run = RunDirectory.open(first)
     spec = run.spec()
-    assert isinstance(spec, AnySpec)
+    assert isinstance(spec, AnyCorrection)
     if second not in comparable(data.workspace(spec.workspace), run, spec):
         raise UserError(
             f"runs {first[:8]} and {second[:8]} do not correct the same rows to the same labels: choose two that do"
