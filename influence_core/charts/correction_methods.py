@@ -42,15 +42,8 @@ def correction_methods(cells: Sequence[Mapping[str, Any]], revision: str = "") -
             go.Scatter(
                 x=[names.index(row["method"]) + APART * (place - (len(ways) - 1) / 2) for row in rows],
                 y=[share["value"] for share in shares],
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [share["high"] - share["value"] for share in shares],
-                    "arrayminus": [share["value"] - share["low"] for share in shares],
-                    "thickness": 1,
-                    "width": 3,
-                },
-                hovertext=[f"{_name(row['method'])}, {way}: {_share(row['success'])}" for row in rows],
+                error_y=theme.intervals(shares),
+                hovertext=[f"{_name(row['method'])}, {way}: {theme.ranged(row['success'])}" for row in rows],
                 hoverinfo="text",
                 name=way,
                 mode="markers",
@@ -79,8 +72,3 @@ def correction_methods(cells: Sequence[Mapping[str, Any]], revision: str = "") -
 
 def _name(method: str) -> str:
     return theme.inert(METHOD_NAMES.get(method, method))
-
-
-def _share(share: Mapping[str, Any]) -> str:
-    ends = f"{theme.percent(share['low'])} to {theme.percent(share['high'])}"
-    return f"{theme.percent(share['value'])} ({ends}), n = {share['n']}"

@@ -31,16 +31,7 @@ def precision(rows: Sequence[Mapping[str, Any]], revision: str = "") -> go.Figur
             go.Scatter(
                 x=[each["k"] for each in found],
                 y=[each["value"] for each in found],
-                error_y=None
-                if control
-                else {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [each["high"] - each["value"] for each in found],
-                    "arrayminus": [each["value"] - each["low"] for each in found],
-                    "thickness": 1,
-                    "width": 3,
-                },
+                error_y=None if control else theme.intervals(found),
                 hovertext=[f"{_name(row)}, first {each['k']:,}: {theme.percent(each['value'])}" for each in found],
                 hoverinfo="text",
                 name=theme.inert(_name(row)),

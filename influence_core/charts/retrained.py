@@ -35,15 +35,8 @@ def retrained(summary: Sequence[Mapping[str, Any]], revision: str = "") -> go.Fi
             go.Scatter(
                 x=[at + APART * (place - 1) for at, _ in known],
                 y=[share["value"] for share in shares],
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [share["high"] - share["value"] for share in shares],
-                    "arrayminus": [share["value"] - share["low"] for share in shares],
-                    "thickness": 1,
-                    "width": 3,
-                },
-                hovertext=[f"{_name(row)}, {name}: {_share(row[field])}" for _, row in known],
+                error_y=theme.intervals(shares),
+                hovertext=[f"{_name(row)}, {name}: {theme.ranged(row[field])}" for _, row in known],
                 hoverinfo="text",
                 name=name,
                 mode="markers",
@@ -67,8 +60,3 @@ def retrained(summary: Sequence[Mapping[str, Any]], revision: str = "") -> go.Fi
 
 def _name(row: Mapping[str, Any]) -> str:
     return STRATEGIES.get(row["strategy"], theme.inert(str(row["strategy"])))
-
-
-def _share(share: Mapping[str, Any]) -> str:
-    ends = f"{theme.percent(share['low'])} to {theme.percent(share['high'])}"
-    return f"{theme.percent(share['value'])} ({ends}), n = {share['n']}"

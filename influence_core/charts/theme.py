@@ -3,7 +3,7 @@
 import html
 import math
 import textwrap
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -60,6 +60,23 @@ def number(value: float) -> str:
 def percent(share: float) -> str:
     """Write a share as "94 %" with three significant digits."""
     return f"{number(100 * share)} %" if math.isfinite(share) else number(share)
+
+
+def intervals(shares: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return error bars from ``low`` to ``high`` around ``value``, of one or more points."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [share["high"] - share["value"] for share in shares],
+        "arrayminus": [share["value"] - share["low"] for share in shares],
+        "thickness": 1,
+        "width": 3,
+    }
+
+
+def ranged(share: Mapping[str, Any]) -> str:
+    """Write a share with its interval and how many it is of ("40 % (30 % to 50 %), n = 30")."""
+    return f"{percent(share['value'])} ({percent(share['low'])} to {percent(share['high'])}), n = {share['n']}"
 
 
 def styled(figure: go.Figure, title: str, alt: str, *, x: str, y: str, revision: str = "") -> go.Figure:
