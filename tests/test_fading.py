@@ -346,6 +346,7 @@ def test_the_command_prints_the_list(opened, capsys, tmp_path):
     code, out, err = call(*sizes, *methods)
     assert code == 0, err
     assert "2 of 2 repeats of 5 × 4 rows, sgd at 0.001, ε = -0.01" in out
+    assert "losses differ by exactly 0" in out
     assert "too few repeats" in out
     for wrong in (["--figure", "x.pdf"], ["--figure", str(tmp_path / "no" / "x.html")], ["--method", "magic"]):
         code, out, err = call(*sizes, *wrong)

@@ -124,6 +124,11 @@ def fading(
     )
     rows = [_fading_row(row) for row in value["methods"]]
     table(rows, ("method", "peak", "at step", "last", "low", "high", "faded at", "horizon", "verdict"))
+    if value["noise"] is not None:
+        noise = shown(value["noise"])
+        print(
+            f"noise: trained once more at ε = 0, losses differ by {'exactly 0' if noise == '0' else f'up to {noise}'}"
+        )
     for name, why in value["left_out"].items():
         print(f"without {name}: {why}")
 
