@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from influence_core.correction.setting import RETENTION_ROWS, nearest_half, retention_rows
+from influence_core.correction.halves import nearest_half
+from influence_core.correction.setting import RETENTION_ROWS, retention_rows
 from influence_core.correction.strategies import STRATEGIES, Request
 from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Progress, Result, Step
@@ -255,7 +256,7 @@ def test_retention_near_and_far_add_up_to_retention(opened, wrong, tmp_path):
     cosines = {each: unit[opened.locate(each)[1]] @ unit[opened.locate(wrong["id"])[1]] for each in every}
     far = [each for each in every if each not in near]
     assert (len(near), len(far)) == (20, 19)
-    assert min(cosines[each] for each in near) >= max(cosines[each] for each in far)
+    assert min(cosines[each] for each in near) >= max(cosines[each] for each in far) - 1e-3  # kept in half precision
     assert steps[-1].changed  # something to count
     for step in steps:
         assert step.near_retention == pytest.approx(1 - len(set(step.changed) & set(near)) / 20)
@@ -265,10 +266,29 @@ def test_retention_near_and_far_add_up_to_retention(opened, wrong, tmp_path):
     assert (outcome["near_retention"], outcome["far_retention"]) == (at.near_retention, at.far_retention)
 
 
-def test_without_features_retention_is_not_split(opened, wrong, tmp_path):
+def test_retention_is_split_where_no_features_are_kept_as_in_a_prepared_demo(opened, wrong, tmp_path):
+    options = {**FAST, "strategy": "random", "steps": 3}
     opened.predict("test")
-    next(opened.path.rglob("features.npy")).unlink()
-    assert nearest_half(opened, None, wrong["id"], retention_rows(opened, [wrong["id"]])) is None
+    found = []
+    for kept in (True, False):
+        if not kept:
+            next(opened.path.rglob("features.npy")).unlink()
+        steps, outcome, _ = split_events(opened.correct(wrong["id"], tmp_path / str(kept), **options))
+        assert steps[0].near_retention == steps[0].far_retention == 1
+        found.append((outcome["near_retention"], read_json(tmp_path / str(kept) / "manifest.json")["near_rows"]))
+    assert found[0] == found[1]
+    assert len(found[0][1]) == 20
+
+
+def test_the_nearest_half_is_near_to_any_of_those_corrected():
+    rows = np.array([[0.0, 1.0], [1.0, 0.0], [-1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+    assert nearest_half(rows, np.array([[3.0, 0.1]])).tolist() == [True, True, False, True, False]
+    assert nearest_half(rows, np.array([[-2.0, 0.0], [0.0, 5.0]])).tolist() == [True, False, True, True, False]
+    assert nearest_half(rows[[4, 4, 4]], np.ones((1, 2))).tolist() == [True, True, False]  # equal ones in their order
+
+
+def test_one_retention_row_has_no_halves(opened, wrong, tmp_path, monkeypatch):
+    monkeypatch.setattr("influence_core.correction.setting.RETENTION_ROWS", 1)
     options = {**FAST, "strategy": "random", "steps": 1}
     steps, outcome, _ = split_events(opened.correct(wrong["id"], tmp_path / "run", **options))
     assert "near_retention" not in steps[-1].model_dump(mode="json")

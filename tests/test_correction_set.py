@@ -107,7 +107,7 @@ def test_each_step_reads_what_predicting_by_hand_gives(opened, wrong, tmp_path):
     targets = unit[[opened.locate(example)[1] for example in examples]]
     cosines = {each: float((targets @ unit[opened.locate(each)[1]]).max()) for each in retained}
     far = [each for each in retained if each not in near]
-    assert min(cosines[each] for each in near) >= max(cosines[each] for each in far)
+    assert min(cosines[each] for each in near) >= max(cosines[each] for each in far) - 1e-3  # kept in half precision
     last = steps[-1]
     assert last.near_retention == pytest.approx(1 - len(set(last.changed) & set(near)) / len(near))
     assert last.retention == pytest.approx(1 - len(last.changed) / len(retained))

@@ -1,6 +1,6 @@
 """What a correction reads after each step: the corrected row, the retention rows, and what influence predicted."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from influence_core.correction.halves import nearest_half
 from influence_core.correction.predicting import predictions, slopes_of
 from influence_core.correction.setting import Setting
 from influence_core.events import Step
 from influence_core.models.classifier import Batch, Parameters
 from influence_core.models.loading import rows_of
+from influence_core.models.predict import penultimate
 from influence_core.models.prefix import Opened
 from influence_core.models.suffix import Suffix
 from influence_core.specs import VALIDATION_ROWS, Split
@@ -51,7 +53,8 @@ class Retained:
     """Reads after each step the rows whose predictions should stay, and the validation loss where it may end a run.
 
     The first reading is of step 0, which the later ones are compared with: nothing differs there, so its forward
-    pass waits until the second, and a run's first point is there the earlier.
+    pass waits until the second, and a run's first point is there the earlier. That pass also says which half of
+    the rows is near those ``corrected``, by the model's features before the correction.
     """
 
     def __init__(
@@ -59,15 +62,14 @@ class Retained:
         setting: Setting,
         opened: Opened,
         ids: list[str],
-        near_ids: list[str] | None,
-        corrected: Collection[str],
+        corrected: Sequence[Batch],
+        examples: Collection[str],
     ) -> None:
-        self.setting, self.opened, self.ids = setting, opened, ids
-        self.near = None if near_ids is None else np.isin(ids, near_ids)
+        self.setting, self.opened, self.ids, self.corrected = setting, opened, ids, corrected
         self.start: Parameters | None = None
         self.validation: Batch | None = None
         if setting.spec.max_validation_loss is not None:
-            self.validation = few_rows(setting, opened, "validation", validation_rows(setting.workspace, corrected))
+            self.validation = few_rows(setting, opened, "validation", validation_rows(setting.workspace, examples))
 
     @cached_property
     def batch(self) -> Batch | None:
@@ -76,10 +78,25 @@ class Retained:
         return few_rows(self.setting, self.opened, "test", numbers) if numbers else None
 
     @cached_property
-    def first(self) -> np.ndarray:
-        """The predictions at the first reading, [n]."""
+    def first(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Of the first reading the predictions [n], and which rows are near [n], where there are two or more."""
         assert self.start is not None
-        return self._predictions(self.start)
+        classifier = self.opened.classifier
+        with penultimate(classifier) as seen:
+            predictions = self._predictions(self.start)
+            if len(predictions) < 2:
+                return predictions, None
+            with torch.no_grad():
+                for batch in self.corrected:
+                    classifier.logits(batch, self.start)
+        rows, *corrected = (each.double().cpu().numpy() for each in seen)
+        return predictions, nearest_half(rows, np.concatenate(corrected))
+
+    @property
+    def near_ids(self) -> list[str] | None:
+        """The half of the rows most similar to those corrected; None where there are not two, or nothing was read."""
+        near = None if self.start is None else self.first[1]
+        return None if near is None else [example for example, own in zip(self.ids, near, strict=True) if own]
 
     def _predictions(self, parameters: Parameters) -> np.ndarray:
         if self.batch is None:
@@ -92,7 +109,7 @@ class Retained:
         if self.start is None:
             self.start, differs = parameters, np.zeros(len(self.ids), dtype=bool)
         else:
-            differs = self._predictions(parameters) != self.first
+            differs = self._predictions(parameters) != self.first[0]
         changed = [example for example, other in zip(self.ids, differs, strict=True) if other]
         return {
             "retention": 1 - len(changed) / max(1, len(self.ids)),
@@ -109,12 +126,13 @@ class Retained:
 
     def _halves(self, differs: np.ndarray) -> dict[str, float]:
         """Return retention of the near rows and of the others, from which differ [n]."""
-        if self.near is None:
+        if len(differs) < 2:
             return {}
-        return {
-            "near_retention": float(1 - differs[self.near].mean()),
-            "far_retention": float(1 - differs[~self.near].mean()),
-        }
+        if not differs.any():  # as at step 0, whose pass is not made yet
+            return {"near_retention": 1.0, "far_retention": 1.0}
+        _, near = self.first
+        assert near is not None
+        return {"near_retention": float(1 - differs[near].mean()), "far_retention": float(1 - differs[~near].mean())}
 
 
 class Reader:
@@ -123,8 +141,7 @@ class Reader:
     def __init__(self, setting: Setting, opened: Opened, epsilon: float) -> None:
         self.setting, self.opened, self.epsilon = setting, opened, epsilon
         self.target = few_rows(setting, opened, setting.split, [setting.row], [setting.desired])
-        retained = (setting.retention_ids, setting.near_ids)
-        self.retained = Retained(setting, opened, *retained, [setting.spec.example])
+        self.retained = Retained(setting, opened, setting.retention_ids, [self.target], [setting.spec.example])
 
     def _target(self, parameters: Parameters) -> tuple[float, float, str]:
         """Return loss (as the classifier defines it) and probability of the desired label, and the prediction."""

@@ -63,7 +63,7 @@ def run(spec: CorrectionSpec, result: Path) -> Events:
                 break
     finally:
         if last is not None:
-            save(setting, opened, optimizer, own.start, chosen, last, result)
+            save(setting, opened, optimizer, own.start, chosen, last, result, reader.retained.near_ids)
     assert last is not None
     outcome = {**_outcome(spec, steps, desired), "stale": chosen.stale}
     outcome.update(noted(proponents_of=chosen.proponents_of, desired_share=chosen.desired_share))

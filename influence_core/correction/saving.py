@@ -49,8 +49,12 @@ def save(
     chosen: Chosen,
     last: Lockstep,
     result: Path,
+    near_ids: list[str] | None,
 ) -> None:
-    """Leave a correction of one misprediction: what it was, beside what `leave` leaves."""
+    """Leave a correction of one misprediction: what it was, beside what `leave` leaves.
+
+    ``near_ids`` are those retention rows that are most similar to the corrected one.
+    """
     workspace, names = setting.workspace, setting.workspace.label_names
     own = {
         "stale": chosen.stale,
@@ -59,7 +63,7 @@ def save(
         "epsilon": setting.spec.weight_of(len(chosen.numbers)),
         **rows_of_group(workspace, chosen.numbers, chosen.labels),
         "retention_rows": setting.retention_ids,
-        **noted(near_rows=setting.near_ids, proponents_of=chosen.proponents_of, desired_share=chosen.desired_share),
+        **noted(near_rows=near_ids, proponents_of=chosen.proponents_of, desired_share=chosen.desired_share),
     }
     leave(workspace, setting.spec, setting.labels.cursor, opened, optimizer, start, last, result, own)
 

@@ -15,7 +15,6 @@ from influence_core.events import Progress, Result
 from influence_core.home import write_json
 from influence_core.models.predict import run as predict_split
 from influence_core.rankings import Ranking
-from influence_core.similar import features, nearest
 from influence_core.specs import RETENTION_ROWS, CorrectionSpec, PredictSpec, Split
 from influence_core.workspace import Labels, Workspace
 
@@ -35,7 +34,6 @@ class Setting:
     desired: int
     labels: Labels  # the training labels when the request was taken up
     retention_ids: list[str]
-    near_ids: list[str] | None  # the half of them most similar to the corrected row, where that is known
 
 
 def retention_rows(workspace: Workspace, corrected: list[str]) -> list[str]:
@@ -43,21 +41,6 @@ def retention_rows(workspace: Workspace, corrected: list[str]) -> list[str]:
     ids = workspace.dataset.splits["test"]["id"]  # mapped: read one by one
     order = np.random.default_rng(RETENTION_SEED).permutation(len(ids))
     return list(islice((example for number in order if (example := ids.iloc[number]) not in corrected), RETENTION_ROWS))
-
-
-def nearest_half(workspace: Workspace, checkpoint: str | None, example: str, retained: list[str]) -> list[str] | None:
-    """Return those retention rows whose features are at least as similar to an example's as the median row's.
-
-    Similarity is the cosine of the model's features before the correction (`similar`); of an odd number the
-    median row is among them. None for fewer than two rows, and where features were not kept.
-    """
-    split, row = workspace.locate(example)
-    own, test = features(workspace, split, checkpoint), features(workspace, "test", checkpoint)
-    if own is None or test is None or len(retained) < 2:
-        return None
-    numbers = [workspace.locate(each)[1] for each in retained]
-    found = nearest(test[numbers], own[row], (len(retained) + 1) // 2)
-    return [retained[number] for number in sorted(found.rows)]
 
 
 def prepare(spec: CorrectionSpec, result: Path) -> Iterator[Progress | Setting]:
@@ -74,8 +57,7 @@ def prepare(spec: CorrectionSpec, result: Path) -> Iterator[Progress | Setting]:
     predicted = -1 if split == "train" else int(workspace.predict(split, spec.checkpoint)["prediction"].iloc[row])
     check_correction(workspace, spec, predicted, labels.values)
     retained = retention_rows(workspace, [spec.example])
-    near = nearest_half(workspace, spec.checkpoint, spec.example, retained)
-    yield Setting(workspace, spec, split, row, predicted, desired, labels, retained, near)
+    yield Setting(workspace, spec, split, row, predicted, desired, labels, retained)
 
 
 def choose(setting: Setting, result: Path) -> Iterator[Progress | Chosen]:

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,21 @@ def last_linear(classifier: Classifier) -> nn.Linear:
     return [module for module in classifier.module.modules() if isinstance(module, nn.Linear)][-1]
 
 
+@contextmanager
+def penultimate(classifier: Classifier) -> Iterator[list[Tensor]]:
+    """Collect the features of each forward pass while it lasts: the input of the last linear layer, [B, d]."""
+    seen: list[Tensor] = []
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(_first_position(inputs[0].detach()))
+
+    hook = last_linear(classifier).register_forward_pre_hook(keep)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
 def _first_position(states: Tensor) -> Tensor:
     """Return [B, d] of [B, d] or [B, L, d]: a decoder's first position, before it has seen a label word."""
     return states if states.dim() == 2 else states[:, 0]
@@ -64,24 +80,19 @@ def predict(
     logits: Tensor | None = None
     features: Tensor | None = None
     losses = torch.zeros(n, dtype=torch.float64)
-    seen: list[Tensor] = []
-    hook = last_linear(classifier).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
-    try:
-        with torch.no_grad():
-            for numbers, batch in rows.buckets(0, n, BATCH):
-                seen.clear()
-                out = classifier.logits(batch, parameters)
-                if logits is None or features is None:
-                    logits = torch.zeros(n, out.shape[1], dtype=torch.float64)
-                    features = torch.zeros(n, seen[0].shape[-1])
-                where = torch.from_numpy(numbers)
-                logits[where] = out.double().cpu()
-                features[where] = _first_position(seen[0]).float().cpu()
-                losses[where] = classifier.losses_of(out.double(), batch.labels).cpu()
-                done += len(numbers)
-                yield Progress(phase=phase, done=done, total=n)
-    finally:
-        hook.remove()
+    with torch.no_grad(), penultimate(classifier) as seen:
+        for numbers, batch in rows.buckets(0, n, BATCH):
+            seen.clear()
+            out = classifier.logits(batch, parameters)
+            if logits is None or features is None:
+                logits = torch.zeros(n, out.shape[1], dtype=torch.float64)
+                features = torch.zeros(n, seen[0].shape[-1])
+            where = torch.from_numpy(numbers)
+            logits[where] = out.double().cpu()
+            features[where] = seen[0].float().cpu()
+            losses[where] = classifier.losses_of(out.double(), batch.labels).cpu()
+            done += len(numbers)
+            yield Progress(phase=phase, done=done, total=n)
     assert logits is not None
     assert features is not None
     if not torch.isfinite(losses).all():

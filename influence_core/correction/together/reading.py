@@ -20,14 +20,14 @@ class SetReader:
         self.together, self.opened = together, opened
         self.desired = np.array([member.desired for member in together.members])
         first = together.members[0]
-        retained = (together.retention_ids, together.near_ids)
-        self.retained = Retained(first, opened, *retained, together.spec.examples)
         self.batches = []
         for split in dict.fromkeys(member.split for member in together.members):
             places = [place for place, member in enumerate(together.members) if member.split == split]
             rows = [together.members[place].row for place in places]
             batch = few_rows(first, opened, split, rows, self.desired[places].tolist())
             self.batches.append((places, batch))
+        corrected = [batch for _, batch in self.batches]
+        self.retained = Retained(first, opened, together.retention_ids, corrected, together.spec.examples)
 
     def _read(self, parameters: Parameters) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return losses and probabilities of the desired labels, and the predicted class numbers, [n] each."""

@@ -61,7 +61,8 @@ def run(spec: CorrectionSetSpec, result: Path) -> Events:
                 break
     finally:
         if last is not None:
-            leave(workspace, spec, cursor, opened, optimizer, own.start, last, result, _facts(together, chosen, groups))
+            facts = {**_facts(together, chosen, groups), **noted(near_rows=reader.retained.near_ids)}
+            leave(workspace, spec, cursor, opened, optimizer, own.start, last, result, facts)
     assert last is not None
     outcome = {**outcome_of(together, steps), "stale": max(each.stale for each in chosen)}
     reached = evaluated(last.parameters, last.optimizer_state)
@@ -101,7 +102,6 @@ def _facts(together: Together, chosen: list[Chosen], groups: list[Named]) -> dic
         **noted(given=_source_of(together)),
         "epsilon": sum(each.group.epsilon for each in groups),
         "retention_rows": together.retention_ids,
-        **noted(near_rows=together.near_ids),
     }
 
 

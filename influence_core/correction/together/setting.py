@@ -1,10 +1,8 @@
 """What a correction of several mispredictions works on: each checked as if alone, then what they share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from influence_core.attribution.explaining import run as explain
 from influence_core.checks import ranked_example
@@ -13,7 +11,6 @@ from influence_core.correction.strategies import STRATEGIES, Chosen
 from influence_core.errors import UserError
 from influence_core.events import Progress, through
 from influence_core.groups import Given, kept_groups
-from influence_core.similar import features
 from influence_core.specs import CorrectionSetSpec, ExplainSpec, Split
 from influence_core.trajectory.streams import derive
 from influence_core.workspace import Labels, Workspace
@@ -30,7 +27,6 @@ class Together:
     members: list[Setting]  # in the order asked for
     labels: Labels  # the training labels when the request was taken up
     retention_ids: list[str]
-    near_ids: list[str] | None  # the half of them most similar to any of the corrected rows, where that is known
     given: Given | None = None  # the groups that a table gives
 
 
@@ -54,33 +50,7 @@ def prepare_all(spec: CorrectionSetSpec, result: Path) -> Iterator[Progress | To
         raise UserError(refused[0] + also)
     members = [replace(member, labels=members[0].labels) for member in members]  # whatever is relabelled meanwhile
     retained = retention_rows(workspace, list(spec.examples))
-    near = nearest_to_any(members, retained)
-    yield Together(workspace, spec, members, members[0].labels, retained, near, given)
-
-
-def nearest_to_any(members: Sequence[Setting], retained: Sequence[str]) -> list[str] | None:
-    """Return the half of the retention rows whose largest cosine to one of the corrected rows is largest.
-
-    By the model's features before the correction; None for fewer than two rows, and where features were not kept.
-    """
-    workspace, checkpoint = members[0].workspace, members[0].spec.checkpoint
-    test = features(workspace, "test", checkpoint)
-    own = [features(workspace, member.split, checkpoint) for member in members]
-    if test is None or len(retained) < 2 or any(each is None for each in own):
-        return None
-    numbers = [workspace.locate(each)[1] for each in retained]
-    targets = np.stack([each[member.row] for each, member in zip(own, members, strict=True) if each is not None])
-    cosines = (_unit(test[numbers]) @ _unit(targets).T).max(axis=1)
-    found = np.argsort(-cosines, kind="stable")[: (len(retained) + 1) // 2]
-    return [retained[number] for number in sorted(found)]
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    """Return rows [n, d] of length 1 in float64; rows of zeros stay."""
-    wide = rows.astype(np.float64)
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    unit: np.ndarray = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0)
-    return unit
+    yield Together(workspace, spec, members, members[0].labels, retained, given)
 
 
 def choose_all(together: Together, result: Path) -> Iterator[Progress | list[Chosen]]:
