@@ -152,7 +152,7 @@ def test_correct_prints_a_line_a_step_and_keeps(opened, run):
     assert "already has a checkpoint 'better'" in message
 
 
-def test_correct_by_anothers_proponents_and_by_opponents_says_what_it_notes(opened, run):
+def test_correct_by_anothers_proponents_and_by_opponents_says_what_it_notes(opened, run, tmp_path):
     example = opened.mispredictions()["id"].iloc[0]
     options = ["--method", "tracin", "--optimizer", "sgd", "--learning-rate", "0.1", "--k", "6", "--batch-size", "16"]
     asked = ["correct", opened.name, "--example", example, *options, "--steps", "1"]
@@ -163,6 +163,16 @@ def test_correct_by_anothers_proponents_and_by_opponents_says_what_it_notes(open
     code, out, err = run(*asked, "--strategy", "opponents")
     assert code == 0, err
     assert "of the chosen opponents carry the desired label" in out + err
+    html = tmp_path / "report.html"
+    code, _, err = run(*asked, "--strategy", "random", "--report", html)
+    assert code == 0, err
+    page = html.read_text()
+    assert f"Correction of {example}: " in page
+    assert "The rows of B were drawn at random" in page
+    assert "Before and after" in page
+    assert refused(run, *asked, "--report", tmp_path / "no" / "r.html") == (
+        f"error: --report '{tmp_path}/no/r.html': give a file that ends in .html, in a folder that exists"
+    )
     assert refused(run, *asked, "--min-retention", "0") == "error: min_retention = 0.0: give more than 0"
 
 

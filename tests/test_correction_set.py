@@ -214,7 +214,7 @@ def test_a_kept_set_is_a_checkpoint_with_a_card_and_replays_bit_for_bit(opened, 
     assert kept.notes["outcome"]["of"] == 3
 
 
-def test_the_command_line_takes_several_examples(opened, wrong, capsys):
+def test_the_command_line_takes_several_examples(opened, wrong, capsys, tmp_path):
     asked = ["correct", opened.name, *(word for each in wrong[:2] for word in ("--example", each))]
     asked += ["--method", "tracin", "--optimizer", "sgd", "--learning-rate", "0.1", "--steps", "2", "--k", "4"]
     with pytest.raises(SystemExit) as ended:
@@ -227,9 +227,14 @@ def test_the_command_line_takes_several_examples(opened, wrong, capsys):
     assert lines[0]["near_retention"] == 1
     assert lines[-1]["checkpoint"] == "two"
     with pytest.raises(SystemExit):
-        main([*asked, "--group-by", "cell"])
-    out = capsys.readouterr().out
+        main([*asked, "--group-by", "cell", "--strategy", "opponents", "--report", str(tmp_path / "r.html")])
+    out, err = capsys.readouterr()
     assert "flipped at" in out
+    assert "% of the half most similar to those corrected" in out
+    assert "of the chosen opponents carry the desired label, on average" in out + err
+    page = (tmp_path / "r.html").read_text()
+    assert "Correction of 2 rows" in page
+    assert all(example in page for example in wrong[:2])
     for example in wrong[:2]:
         assert example in out
     with pytest.raises(SystemExit) as ended:

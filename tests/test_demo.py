@@ -192,6 +192,7 @@ def test_kept_epochs_are_checkpoints_that_a_correction_goes_on_from(demo, monkey
     """The recipe on 96 rows: each epoch becomes a checkpoint with its Adam state; the shipped delta stays."""
     from dataclasses import replace
 
+    from influence_core.attribution.tracin_multi import epochs
     from influence_core.demo.build import keep, train
     from influence_core.training.folder import TrainingFolder
 
@@ -203,6 +204,7 @@ def test_kept_epochs_are_checkpoints_that_a_correction_goes_on_from(demo, monkey
     keep(short, demo, place)
     assert MOVIES.weights_file.read_bytes() == delta
     assert [entry.name for entry in demo.checkpoints()] == ["shipped", "epoch-1", "epoch-2"]
+    assert [entry.name for entry in epochs(demo, "shipped")] == ["epoch-1", "epoch-2"]  # TracIn adds up over them
     example = demo.predict("test", "epoch-1").merge(demo.dataset.splits["test"], on="id").query("prediction != label")
     options = {"checkpoint": "epoch-1", "strategy": "random", "steps": 1}
     list(demo.correct(example["id"].iloc[0], tmp_path / "run", **options))

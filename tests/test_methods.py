@@ -97,6 +97,8 @@ def test_tracin_multi_picks_the_checkpoints_before_which_the_loss_fell_most(open
     keep_epochs(opened, [0.3, 0.1])
     with pytest.raises(UserError, match=r"two or more checkpoints .* tiny-bert has no others"):
         opened.rank(wrong["id"], method="tracin-multi")  # of the first checkpoint, which is of no training
+    of_none = RankSpec(workspace=opened.name, example=wrong["id"], method="tracin-multi")
+    assert estimate(opened, of_none).seconds >= 0  # asked for before the refusal, by a study of several methods
     own = {"workspace": opened.name, "checkpoint": "epoch-2", "example": wrong["id"]}
     spec = RankSpec(**own, method="tracin-multi", settings={"count": 1})
     assert opened.ready(spec) is None

@@ -47,10 +47,10 @@ def intact(entry: "Checkpoint") -> bool:
 
 
 def training_losses(workspace: "Workspace", checkpoint: str | None) -> list[float] | None:
-    """Return the mean training loss at each of `epochs`, or None where one was not predicted yet."""
+    """Return the mean training loss at each of `epochs`; None where one was not predicted yet, or there are none."""
     found = [workspace.predictions("train", entry.name) for entry in epochs(workspace, checkpoint)]
     kept = [float(table["loss"].mean()) for table in found if table is not None]
-    return kept if len(kept) == len(found) else None
+    return kept if kept and len(kept) == len(found) else None
 
 
 def steepest(losses: Sequence[float], count: int) -> list[int]:

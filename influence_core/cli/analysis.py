@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from influence_core.cli.correction_set import correct_together, grouped_by
+from influence_core.cli.correction_set import correct_together, grouped_by, halves
 from influence_core.cli.output import Checkpoint, Json, Name, Scope, emit, follow, given, number, pairs, run_here
+from influence_core.cli.report_file import check_report, report_here
 from influence_core.cli.settings import Method, SetOptions, settings_of
 from influence_core.errors import UserError
 from influence_core.events import Result, Step
@@ -121,9 +122,11 @@ def correct(
         bool, typer.Option("--even-groups", help="of several: the same ε for each group, however many rows it has")
     ] = False,
     keep: Annotated[str | None, typer.Option(help="keep the result as a checkpoint of this name")] = None,
+    report: Annotated[Path | None, typer.Option(help="write the report of the correction to this .html")] = None,
     json: Json = False,
 ) -> None:
     """Correct a misprediction, or several together, by a few steps on influential rows, beside the uncorrected run."""
+    check_report("--report", report)
     found = Workspace.open(workspace)
     options = given(
         strategy=strategy,
@@ -155,7 +158,7 @@ def correct(
     if len(example) > 1:
         options |= given(epsilons=tuple(group_epsilon) if group_epsilon else None, even_groups=even_groups or None)
         options |= grouped_by(found, group_by, groups, group_column)
-        correct_together(found, {**options, "examples": example}, keep, json)
+        correct_together(found, {**options, "examples": example}, keep, report, json)
         return
     if group_by is not None or group_epsilon or even_groups or groups is not None or group_column is not None:
         raise UserError(
@@ -168,12 +171,13 @@ def correct(
         result = Path(temporary)
         outcome: dict[str, Any] = {}
         shown = [*STEP_COLUMNS[:-1], *(PREDICTED if predict else ())]
-        header = False
+        header, seen = False, list[Step]()
         for event in follow(registry.start(spec, result)):
             if isinstance(event, Result):
                 outcome = event.value
             if not isinstance(event, Step):
                 continue
+            seen.append(event)
             if json:
                 emit({name: getattr(event, name) for name in (*STEP_COLUMNS, *(PREDICTED if predict else ()))})
             else:
@@ -188,6 +192,8 @@ def correct(
             outcome["checkpoint"] = found.keep(result, keep).name
             if (said := caution(outcome)) is not None:
                 typer.echo(f"note: {said}", err=True)
+        if report is not None:
+            report_here(report, found, result, seen)
     if json:
         emit({name: outcome[name] for name in ("flipped", "flip_step", "base_flip_step", "retention", "checkpoint")})
         return
@@ -200,7 +206,7 @@ def correct(
         print(f"{outcome['stale']} training rows were scored by labels they no longer have: build the index to refresh")
     if (said := chosen_words(about)) is not None and not few_desired(about):
         print(said)
-    print(f"retention {number(100 * outcome['retention'])} %{_halves(outcome)}")
+    print(f"retention {number(100 * outcome['retention'])} %{halves(outcome, 'the example')}")
     if "retention_at_end" in outcome:
         lost = ", where the flip is lost again" if "lost_again" in outcome else ""
         print(f"retention {number(100 * outcome['retention_at_end'])} % at the end, step {outcome['steps']}{lost}")
@@ -213,13 +219,6 @@ def correct(
         print(f", fixed {len(own_split['fixed'])}, broken {len(own_split['broken'])}")
     if outcome["checkpoint"]:
         print(f"kept as {outcome['checkpoint']}")
-
-
-def _halves(outcome: dict[str, Any]) -> str:
-    if "near_retention" not in outcome:
-        return ""
-    near, far = (number(100 * outcome[f"{half}_retention"]) for half in ("near", "far"))
-    return f" ({near} % of the half most similar to the example, {far} % of the others)"
 
 
 def _print_step(event: Step, columns: Sequence[str]) -> None:

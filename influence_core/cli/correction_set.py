@@ -8,10 +8,13 @@ from typing import Any
 import typer
 
 from influence_core.cli.output import emit, follow, given, number, table
+from influence_core.cli.report_file import report_here
 from influence_core.errors import UserError
 from influence_core.events import Result, SetStep
 from influence_core.groups import keep_groups, kept_groups
+from influence_core.home import read_json
 from influence_core.reports.cautions import caution, compared
+from influence_core.reports.chosen import chosen_words, few_desired
 from influence_core.runs import registry
 from influence_core.specs import GROUPS_KEY, CorrectionSetSpec
 from influence_core.workspace import Workspace
@@ -49,27 +52,38 @@ def grouped_by(workspace: Workspace, by: str | None, groups: str | None, column:
     return {"group_by": "given", "groups": kept.key}
 
 
-def correct_together(workspace: Workspace, options: dict[str, Any], keep: str | None, json: bool) -> None:
+def correct_together(
+    workspace: Workspace, options: dict[str, Any], keep: str | None, report: Path | None, json: bool
+) -> None:
     """Correct several mispredictions in one run; prints its steps, then which flipped when."""
     spec = workspace.spec(CorrectionSetSpec, {**options, "examples": tuple(options["examples"])})
     if keep is not None:
         workspace.checkpoint_folder(keep)  # refuses the name before anything slow
     outcome: dict[str, Any] = {}
+    steps: list[SetStep] = []
     with tempfile.TemporaryDirectory() as temporary:
         result = Path(temporary)
         for event in follow(registry.start(spec, result)):
             if isinstance(event, Result):
                 outcome = event.value
             elif isinstance(event, SetStep):
+                steps.append(event)
                 _print_step(event, json)
+        about = read_json(result / "manifest.json")
+        if few_desired(about):
+            typer.echo(f"note: {chosen_words(about)}", err=True)
         if keep is not None:
             outcome["checkpoint"] = workspace.keep(result, keep).name
             if (said := caution(outcome)) is not None:
                 typer.echo(f"note: {said}", err=True)
+        if report is not None:
+            report_here(report, workspace, result, steps)
     if json:
         emit({name: outcome[name] for name in (*ENDING, *STOPS) if name in outcome})
         return
     _print_outcome(outcome)
+    if (said := chosen_words(about)) is not None and not few_desired(about):
+        print(said)
 
 
 def _print_step(event: SetStep, json: bool) -> None:
@@ -83,6 +97,14 @@ def _print_step(event: SetStep, json: bool) -> None:
         f"{number(100 * event.retention)} %, distance {number(event.divergence)}",
         flush=True,
     )
+
+
+def halves(outcome: dict[str, Any], corrected: str) -> str:
+    """Say retention of the rows near to and far from ``corrected``, in brackets; nothing where it was not read."""
+    if "near_retention" not in outcome:
+        return ""
+    near, far = (number(100 * outcome[f"{half}_retention"]) for half in ("near", "far"))
+    return f" ({near} % of the half most similar to {corrected}, {far} % of the others)"
 
 
 def _print_outcome(outcome: dict[str, Any]) -> None:
@@ -103,7 +125,9 @@ def _print_outcome(outcome: dict[str, Any]) -> None:
         for each in outcome["examples"]
     ]
     table(lines, ("example", "predicted", "desired", "flipped at", "by itself", "at the end", ""))
-    print(f"retention {number(100 * outcome['retention'])} %")
+    print(f"retention {number(100 * outcome['retention'])} %{halves(outcome, 'those corrected')}")
+    if "retention_at_end" in outcome:
+        print(f"retention {number(100 * outcome['retention_at_end'])} % at the end, step {outcome['steps']}")
     if "retention_at_stop" in outcome:
         print(f"stopped at step {outcome['steps']}: retention was {number(100 * outcome['retention_at_stop'])} %")
     if "validation_loss_at_stop" in outcome:

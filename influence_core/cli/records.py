@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from influence_core.cli.output import Json, Name, emit, last
-from influence_core.errors import UserError
-from influence_core.home import write_text
+from influence_core.cli.report_file import check_report, save_report
 from influence_core.replays import Replayed
 from influence_core.workspace import Workspace
 
@@ -39,13 +38,9 @@ def report(
     """Write the report of a correction's run: one HTML page that needs no network."""
     from influence_core.reports.correction import report
 
-    if out.suffix.lower() != ".html" or not out.parent.is_dir():
-        raise UserError(f"--out {str(out)!r}: give a file that ends in .html, in a folder that exists")
+    check_report("--out", out)
     text = report(run_id)
-    try:
-        write_text(out, text)
-    except OSError as error:
-        raise UserError(f"--out {str(out)!r} cannot be written ({error.strerror}): give another place") from None
+    save_report("--out", out, text)
     emit({"report": str(out), "bytes": len(text.encode())}) if json else print(out)
 
 

@@ -112,14 +112,18 @@ def ship_weights(demo: Demo, place: TrainingFolder, label_names: tuple[str, ...]
 
 
 def keep(demo: Demo, workspace: Workspace, place: TrainingFolder) -> None:
-    """Make each epoch a checkpoint of the workspace, with the optimizer state that training left."""
+    """Make each epoch a checkpoint of the workspace, with the optimizer state that training left.
+
+    Its recipe is noted as the shipped checkpoint's is, so that both are known to be of one training (`tracin_multi`).
+    """
+    recipe = workspace.checkpoint(CHECKPOINT).notes["recipe"]
     for name in place.checkpoints():
         about = place.about(name)
         where = workspace.path / "checkpoints" / f"epoch-{about['epoch']:g}"
         if where.exists():
             continue
         shutil.copytree(place.path / name, where)
-        notes = {"recipe": about["recipe"], "epoch": about["epoch"], "step": about["step"]}
+        notes = {"recipe": recipe, "epoch": about["epoch"], "step": about["step"]}
         optimizer = recorded(where).optimizer
         workspace.add_checkpoint(where.name, kind=demo.recipe.kind, optimizer=optimizer, notes=notes)
 

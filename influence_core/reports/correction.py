@@ -38,22 +38,19 @@ def report(run_id: str) -> str:
     if not state.is_over:
         raise UserError(f"run {run_id} is {state.state}: wait for its end, or stop it")
     correction = read(Workspace.open(spec.workspace), run.result)
-    events = run.events()[0]
-    if isinstance(spec, CorrectionSetSpec):
-        together = [event for event in events if isinstance(event, SetStep)]
-        return _page(correction, set_figures(together, {each.example: each.desired for each in correction.examples}))
-    return correction_page(correction, [event for event in events if isinstance(event, Step)])
+    return correction_page(correction, [event for event in run.events()[0] if isinstance(event, Step | SetStep)])
 
 
-def correction_page(correction: Correction, steps: Sequence[Step]) -> str:
+def correction_page(correction: Correction, steps: Sequence[Step | SetStep]) -> str:
     """Return the page of what a correction left and of its steps."""
-    return _page(correction, _figures(steps, correction.examples[0].desired))
-
-
-def _page(correction: Correction, figures: dict[str, go.Figure]) -> str:
     first = correction.examples[0]
-    several = len(correction.examples) > 1
-    title = f"{len(correction.examples)} rows" if several else f"{first.example}: {first.predicted} → {first.desired}"
+    if isinstance(correction.spec, CorrectionSetSpec):
+        title = f"{len(correction.examples)} rows"
+        together = [step for step in steps if isinstance(step, SetStep)]
+        figures = set_figures(together, {each.example: each.desired for each in correction.examples})
+    else:
+        title = f"{first.example}: {first.predicted} → {first.desired}"
+        figures = _figures([step for step in steps if isinstance(step, Step)], first.desired)
     return page(f"Correction of {title}", _body(correction, title, figures), figures)
 
 

@@ -1,0 +1,35 @@
+"""The report of a correction, written where the user says."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from influence_core.errors import UserError
+from influence_core.home import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from influence_core.events import SetStep, Step
+    from influence_core.workspace import Workspace
+
+
+def check_report(option: str, out: Path | None) -> None:
+    """Refuse a file that cannot be a report, before anything long begins."""
+    if out is not None and (out.suffix.lower() != ".html" or not out.parent.is_dir()):
+        raise UserError(f"{option} {str(out)!r}: give a file that ends in .html, in a folder that exists")
+
+
+def save_report(option: str, out: Path, text: str) -> None:
+    """Write a report; raises `UserError` where that cannot be done."""
+    try:
+        write_text(out, text)
+    except OSError as error:
+        raise UserError(f"{option} {str(out)!r} cannot be written ({error.strerror}): give another place") from None
+
+
+def report_here(out: Path, workspace: "Workspace", result: Path, steps: "Sequence[Step] | Sequence[SetStep]") -> None:
+    """Write the report of a correction that ran here, without a run's folder; ``result`` is what it left."""
+    from influence_core.reports.correction import correction_page
+    from influence_core.reports.facts import read
+
+    save_report("--report", out, correction_page(read(workspace, result), steps))
