@@ -60,11 +60,9 @@ def test_a_run_its_control_the_comparison_and_the_report(app, browser, scheme, t
     assert first.strategy == "proponents"
     assert second == first.model_copy(update={"strategy": "random"})
 
-    # both on the same charts, with what each run recorded
-    before = page.locator(CHART).count()
-    page.get_by_text("Compare with other runs of this example").click()
+    # both on the same charts, with what each run recorded, without another click
     expect(page.get_by_role("region", name="The runs that are compared")).to_be_visible()
-    expect(page.locator(CHART)).to_have_count(before + 3)
+    expect(page.locator(f"{keyed(page, 'compared_')} {CHART}")).to_have_count(3)
     settled(page)
     drawn = page.locator(keyed(page, "compared_probability") + f" {CHART}")
     names = drawn.evaluate("chart => chart.data.map(trace => trace.name)")

@@ -185,6 +185,8 @@ def test_what_got_worse_is_said_beyond_a_visible_limit_only():
     )
     later = {"retention_at_end": 0.97, "near_retention_at_end": 0.96, "far_retention_at_end": 0.98}
     assert caution(outcome(0.8, 0.8, 0.96, **halves, **later)) is None
+    far = {"near_retention": 1.0, "far_retention": 0.92}
+    assert "retention of the least similar rows fell to 92 %" in str(caution(outcome(0.8, 0.8, 0.96, **far)))
 
 
 def test_the_halves_are_those_of_what_is_kept():

@@ -64,6 +64,7 @@ def caution(outcome: dict[str, Any]) -> str | None:
     least, halves = f"less than {percent(LEAST_RETENTION)}", end_halves(outcome)
     if (retained := end_retention(outcome)) < LEAST_RETENTION:
         worse.append(f"retention fell to {percent(retained)} ({least})")
-    elif halves is not None and halves[0] < LEAST_RETENTION:  # what an average over all rows hides (paper, Sec. 7)
-        worse.append(f"retention of the most similar rows fell to {percent(halves[0])} ({least})")
+    elif halves is not None and min(halves) < LEAST_RETENTION:  # what an average over all rows hides (paper, Sec. 7)
+        which = "most" if halves[0] <= halves[1] else "least"
+        worse.append(f"retention of the {which} similar rows fell to {percent(min(halves))} ({least})")
     return f"This correction has a price: {'; '.join(worse)}." if worse else None

@@ -50,8 +50,14 @@ def comparable(workspace: Workspace, run: RunDirectory, spec: AnyCorrection) -> 
 
 
 def keys(run_id: str) -> tuple[str, str]:
-    """Return the session's names of "compare" and of the runs to compare with, for who opens a run compared."""
+    """Return the session's names of "compare" and of the runs to compare with."""
     return f"compare_{run_id}", f"compared_{run_id}"
+
+
+def beside(run_id: str, other: str) -> None:
+    """Have a run compared with another where it is opened next, once it is over."""
+    asked_for, with_which = keys(run_id)
+    st.session_state[asked_for], st.session_state[with_which] = True, [other]
 
 
 def comparison(workspace: Workspace, run: RunDirectory, spec: AnyCorrection) -> None:

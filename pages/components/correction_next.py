@@ -1,11 +1,13 @@
 """What can be run after a correction that is over: the same again, the same for longer, another strategy."""
 
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
 from influence_core.runs.directory import RunDirectory
 from influence_core.specs import MOST_STEPS, AnyCorrection, CorrectionSetSpec
+from pages.components.correction_comparison import beside
 from pages.components.correction_words import STRATEGIES, steps
 from pages.components.errors import shown_errors
 from pages.components.submitting import submit_button
@@ -87,7 +89,8 @@ def control_button(run: RunDirectory, spec: AnyCorrection, what: str) -> None:
         label_visibility="collapsed",
         width=280,
     )
-    label, tip = "Run it with the same settings", "then compare the two runs"
-    control = with_strategy(spec, chosen)
+    label, tip = "Run it with the same settings", "and see both on the same charts when it is over"
+    control, name = with_strategy(spec, chosen), f"{what} ({chosen})"
+    both = partial(beside, other=run.id)
     with shown_errors():
-        submit_button(label, f"control_{run.id}", control, f"{what} ({chosen})", icon=":material/casino:", tip=tip)
+        submit_button(label, f"control_{run.id}", control, name, icon=":material/casino:", tip=tip, on_submit=both)

@@ -7,7 +7,7 @@ from influence_core.runs.directory import RunDirectory
 from influence_core.runs.state import RunState
 from influence_core.specs import AnyCorrection
 from pages.components import data
-from pages.components.correction_comparison import comparable, keys
+from pages.components.correction_comparison import beside, comparable
 from pages.components.discarding import is_discarded
 
 KINDS = ("correct", "correct-set")
@@ -62,8 +62,7 @@ def pair() -> str | None:
         raise UserError(
             f"runs {first[:8]} and {second[:8]} do not correct the same rows to the same labels: choose two that do"
         )
-    toggle, others = keys(first)
-    st.session_state[toggle], st.session_state[others] = True, [second]
+    beside(first, second)
     return str(first)
 
 

@@ -1,6 +1,7 @@
 """Handing a run to the engine exactly once, however often its button is clicked."""
 
 import uuid
+from collections.abc import Callable
 from typing import Literal
 
 import streamlit as st
@@ -36,13 +37,26 @@ def settle(place: str) -> None:
 
 
 def submit_button(
-    label: str, place: str, spec: AnyRunSpec, what: str, *, icon: str, primary: bool = False, tip: str | None = None
+    label: str,
+    place: str,
+    spec: AnyRunSpec,
+    what: str,
+    *,
+    icon: str,
+    primary: bool = False,
+    tip: str | None = None,
+    on_submit: Callable[[str], None] | None = None,
 ) -> None:
-    """Show a button that submits a run once and opens it; ``place`` is its key. Raises `UserError`."""
+    """Show a button that submits a run once and opens it; ``place`` is its key. Raises `UserError`.
+
+    ``on_submit`` is told the run's id before it is opened.
+    """
     kind: Literal["primary", "secondary"] = "primary" if primary else "secondary"
     if st.button(label, key=place, type=kind, icon=icon, help=tip):
         with st.spinner("Handing it to the engine…"):
             run_id = submit_once(place, spec, what)
+        if on_submit is not None:
+            on_submit(run_id)
         state.select(run=run_id)
         st.rerun()
     else:
