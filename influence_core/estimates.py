@@ -17,7 +17,7 @@ from influence_core.correction_costs import correction_study_cost, mislabelled_c
 from influence_core.rates import FORWARD, rate
 from influence_core.runs import registry
 from influence_core.settings import CheckpointsSettings
-from influence_core.sizes import fills, optimizer_kind, scope_size, tensors_size, warms
+from influence_core.sizes import MEMORY_BYTES, fills, optimizer_kind, scope_size, tensors_size, warms
 from influence_core.specs import (
     RETENTION_ROWS,
     VALIDATION_ROWS,
@@ -228,15 +228,19 @@ def _trusting(workspace: "Workspace", spec: HorizonSpec) -> Cost:
         return ranking
     # every trajectory trains on the batch and a row; the test row is read
     steps = repeats * spec.steps * trajectories
-    return ranking + _warming(workspace, spec) + Cost(trained=steps * (spec.batch_size + 1), forward=steps)
+    cost = Cost(trained=steps * (spec.batch_size + 1), forward=steps)
+    return ranking + _warming(workspace, spec) + cost + outputs(workspace, spec)
 
 
 def _forecasting(workspace: "Workspace", spec: ForecastSpec) -> Cost:
     if registry.forecast_ready(workspace, spec) is not None:
         return Cost()
     steps = spec.steps * (1 + TANGENT * len(spec.rows))
-    held = TANGENT_COPIES[optimizer_kind(workspace, spec)]  # of one row at a time, or of as many as fit
-    return _warming(workspace, spec) + Cost(trained=round(steps * (spec.batch_size + 1)), vectors=held)
+    held = TANGENT_COPIES[optimizer_kind(workspace, spec)]
+    each = 2 * held * NUMBER * scope_size(workspace, spec.checkpoint, spec.scope)  # old and new ones side by side
+    together = max(1, min(len(spec.rows), MEMORY_BYTES // each))
+    cost = Cost(trained=round(steps * (spec.batch_size + 1)), vectors=held * together)
+    return _warming(workspace, spec) + cost + outputs(workspace, spec)
 
 
 def _warming(workspace: "Workspace", spec: TrajectorySpec) -> Cost:

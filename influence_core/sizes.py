@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from influence_core.workspace import Workspace
 
 OUTPUTS = "outputs.json"
+MEMORY_BYTES = 4 << 30  # of main memory for trajectories or tangents, unless told otherwise
 MOST_STEPS = 50  # of a correction that are counted where it is decided whether the frozen part's outputs are made first
 
 

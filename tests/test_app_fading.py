@@ -508,6 +508,13 @@ def test_a_file_of_another_study_is_no_example(monkeypatch, tmp_path):
     assert broken == ["b.json", "c.json"]
 
 
+def test_the_shipped_examples_name_their_model():
+    found, broken = fading_example.examples()
+    assert not broken
+    for model in ("BERT", "ResNet", "ResNet early in training", "ViT", "T5"):
+        assert any(f", {model}" in title for title in found), model
+
+
 def test_a_batch_larger_than_the_workspace_becomes_its_largest(workspace):
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
     app.session_state[form.BATCH] = 5000  # before the widget is made, as a run's settings or another workspace do

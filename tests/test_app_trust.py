@@ -5,6 +5,7 @@ import pytest
 from workspaces import catch_runs, open_app, tiny_workspace, use_home
 
 from influence_core import rates
+from influence_core.attribution.base import Cost
 from influence_core.attribution.ranking import resolve
 from influence_core.charts import PROPONENT, alt_text
 from influence_core.charts import forecast as forecast_chart
@@ -121,7 +122,7 @@ def test_trusted_as_far_as_it_was_measured_and_never(workspace):
     assert "R peaks at 0.4 (step 1), but its band begins at" in found
 
 
-def test_the_estimate_counts_trajectories_and_nothing_that_is_kept(workspace):
+def test_the_estimate_counts_trajectories_and_nothing_that_is_kept(workspace, monkeypatch):
     rates.record(workspace.checkpoint().fingerprint, 10 * int(FORWARD), 10.0)  # the speed that the constants are of
     rows = 20 * 17  # steps times trajectories, the base among them
     warm, each = 100 * 32 / TRAIN, rows * 33 / TRAIN + rows / FORWARD
@@ -133,6 +134,11 @@ def test_the_estimate_counts_trajectories_and_nothing_that_is_kept(workspace):
     assert estimate(workspace, spec_of(repeats=5)).seconds == pytest.approx(START + warm + 4 * each, rel=1e-6)
     once = 20 * (1 + TANGENT) * 33 / TRAIN
     assert estimate(workspace, forecast_spec()).seconds == pytest.approx(START + warm + once, rel=1e-3)
+    with monkeypatch.context() as patched:  # of a frozen part whose outputs are not made yet
+        patched.setattr("influence_core.estimates.outputs", lambda *_: Cost(forward=FORWARD))
+        assert estimate(workspace, forecast_spec()).seconds == pytest.approx(START + warm + once + 1, rel=1e-3)
+        longer = estimate(workspace, spec_of(repeats=5)).seconds
+        assert longer == pytest.approx(START + warm + 4 * each + 1, rel=1e-6)
     keep_slopes(workspace, forecast_spec(), 1.0)
     assert estimate(workspace, forecast_spec(epsilon=0.5)).seconds == START
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from influence_core.events import Progress, Result, through
 from influence_core.runs import registry
 from influence_core.runs.stopping import request_stop
 from influence_core.specs import DivergenceSpec, TracinErrorSpec, parse_spec
+from influence_core.studies.divergence import repeat_key
+from influence_core.studies.resumable import Repeat
 from influence_core.studies.setting import Setting, draw, open_setting
 from influence_core.trajectory.lockstep import lockstep
 from influence_core.trajectory.perturbation import Perturbation
@@ -42,6 +45,28 @@ def test_the_distances_are_those_of_single_runs(opened, tmp_path):
         assert row["fit"]["bic"].keys() == row["fit"]["aic"].keys() == {"two phases", "one line", "power law"}
     assert found[1]["divergence"][-1] > 5 * found[0]["divergence"][-1]
     assert [row["noise"] for row in found] == [[0.0] * 9] * 2  # training at ε = 0 repeats the base exactly
+
+
+def test_the_noise_floor_of_a_repeat_kept_without_one_is_made_alone(opened, tmp_path):
+    spec = DivergenceSpec(workspace=opened.name, **SMALL, epsilons=(0.1,))
+    first = list(registry.start(spec, tmp_path))[-1].value["series"]
+    floor = Repeat(opened, "divergence", repeat_key(opened, spec, draw(opened, 0, 0, 4, 0), 0.0))
+    shutil.rmtree(floor.folder)
+    events = list(registry.start(spec, tmp_path))
+    phases = {event.phase for event in events if isinstance(event, Progress) and "repeat" in event.phase}
+    assert phases == {"repeat 1 of 1: the noise floor"}
+    assert events[-1].value["series"] == first
+
+
+def test_a_stop_is_taken_within_the_bounds(opened, tmp_path):
+    spec = DivergenceSpec(workspace=opened.name, **SMALL, epsilons=(0.1, 1.0), bounds=True)
+    seen = []
+    for event in registry.start(spec, tmp_path):
+        seen.append(event)
+        if isinstance(event, Progress) and event.phase.endswith("bounds at ε = 1") and event.done == 3:
+            request_stop(tmp_path)
+    assert (seen[-1].value["repeats"], seen[-1].value["series"]) == (0, [])
+    assert max(each.done for each in seen if isinstance(each, Progress) and each.phase.endswith("ε = 1")) == 3
 
 
 @pytest.mark.parametrize("kind", [DivergenceSpec, TracinErrorSpec])

@@ -73,7 +73,7 @@ def test_a_file_that_cannot_be_written_is_refused_at_once(capsys, tmp_path, name
 def test_a_png_needs_kaleido_and_says_so(monkeypatch, tmp_path):
     file = tmp_path / "x.png"
     monkeypatch.setattr(study_files, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"x\.png: a PNG needs the kaleido library: run pip install kaleido"):
+    with pytest.raises(UserError, match=r"x\.png: a PNG needs the kaleido library: run pip install -r req"):
         check_file("--figure", file, (".html", ".png"))
     check_file("--figure", tmp_path / "x.html", (".html", ".png"))
     monkeypatch.setattr(study_files, "find_spec", lambda name: object())

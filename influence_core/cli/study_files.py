@@ -22,7 +22,10 @@ def check_file(option: str, path: Path | None, endings: tuple[str, ...]) -> None
     if not path.parent.is_dir():
         raise UserError(f"{option} {path}: there is no folder {path.parent}, make it first")
     if path.suffix == ".png" and find_spec("kaleido") is None:
-        raise UserError(f"{option} {path}: a PNG needs the kaleido library: run pip install kaleido, or write .html")
+        raise UserError(
+            f"{option} {path}: a PNG needs the kaleido library: run pip install -r requirements-figures.txt, "
+            "or write .html"
+        )
 
 
 def save_figure(figure: "go.Figure", path: Path) -> None:

@@ -14,7 +14,7 @@ from influence_core.cli.output import Checkpoint, Json, Name, Scope, given
 
 Weights = Annotated[list[float] | None, typer.Option(help="a weight ε, as often as needed")]
 Upsampled = Annotated[int | None, typer.Option(help="training rows up-sampled together (default 16)")]
-Figure = Annotated[Path | None, typer.Option(help="write the figure to this .html, or with kaleido installed .png")]
+Figure = Annotated[Path | None, typer.Option(help="write the figure to this .html, or .png (requirements-figures.txt)")]
 NOT_OF_THE_SPEC = ("context", "workspace", "json", "out", "figure", "no_dropout")
 
 

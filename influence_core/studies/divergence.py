@@ -52,10 +52,11 @@ def run(spec: DivergenceSpec, result: Path) -> Events:
         kept = {weight: Repeat(workspace, KIND, repeat_key(workspace, spec, drawn, weight)) for weight in spec.epsilons}
         floor = Repeat(workspace, KIND, repeat_key(workspace, spec, drawn, NOISE))
         missing = [weight for weight, own in kept.items() if own.read("series") is None]
-        if missing:
+        unmeasured = [NOISE] if floor.read("series") is None else []  # also of repeats kept before there was one
+        if missing or unmeasured:
             setting = setting or (yield from through(open_setting(workspace, spec), Setting))
-            phase = f"repeat {number + 1} of {spec.repeats}: {len(missing)} ε and the base"
-            unmeasured = [NOISE] if floor.read("series") is None else []
+            what = f"{len(missing)} ε and the base" if missing else "the noise floor"
+            phase = f"repeat {number + 1} of {spec.repeats}: {what}"
             series = yield from measure(setting, spec, drawn, [*missing, *unmeasured], phase, result)
             if series is None:
                 break
@@ -64,12 +65,16 @@ def run(spec: DivergenceSpec, result: Path) -> Events:
                 own.describe({"state": setting.source, "dtype": str(setting.opened.classifier.dtype)})
                 own.write("series", {"divergence": distances})
             budget.made()
-        noise = floor.read("series")  # repeats that were kept before there was one have none
+        noise, stopped = floor.read("series"), False
         for weight, own in kept.items():
             if spec.bounds and why_not is None and own.read("bounds") is None:
                 setting = setting or (yield from through(open_setting(workspace, spec), Setting))
                 phase = f"repeat {number + 1} of {spec.repeats}: bounds at ε = {weight:g}"
-                own.write("bounds", (yield from bound(setting, spec, drawn, weight, phase)))
+                found = yield from bound(setting, spec, drawn, weight, phase, result)
+                if found is None:
+                    stopped = True
+                    break
+                own.write("bounds", found)
                 budget.made()
             arrays = own.read("series")
             if arrays is None:
@@ -78,6 +83,9 @@ def run(spec: DivergenceSpec, result: Path) -> Events:
             bounds = own.read("bounds") if spec.bounds and why_not is None else None
             told = None if noise is None else noise["divergence"].tolist()
             rows.append({**measured, **bounds_of(bounds), "bounds_unavailable": why_not, "noise": told})
+        if stopped:
+            rows = [each for each in rows if each["repeat"] != number]
+            break
         used.append(drawn.ids(workspace)["train"])
     about = {"repeats": len(used), "repeats_asked": spec.repeats, **setting_words(workspace, spec), "rows": used}
     yield Result(value={"series": rows, **about, "seconds": time.monotonic() - started})
@@ -111,9 +119,12 @@ def measure(
 
 
 def bound(
-    setting: Setting, spec: DivergenceSpec, drawn: Drawn, epsilon: float, phase: str
-) -> Generator[Progress, None, Arrays]:
-    """Return Theorem 3's bounds with constants from both trajectories, ``bound`` and ``bound_tight`` [steps + 1]."""
+    setting: Setting, spec: DivergenceSpec, drawn: Drawn, epsilon: float, phase: str, result: Path
+) -> Generator[Progress, None, Arrays | None]:
+    """Return Theorem 3's bounds with constants from both trajectories, ``bound`` and ``bound_tight`` [steps + 1].
+
+    None where a stop was asked for on the way.
+    """
     perturbation = Perturbation.mean(setting.batch("train", drawn.train, drawn.labels))
     weight = torch.tensor([epsilon], dtype=setting.dtype, device=setting.device)
     found = {name: np.zeros(spec.steps + 1) for name in BOUNDS}
@@ -121,6 +132,8 @@ def bound(
     for moment in divergence_bounds(*start, perturbation, weight, spec.steps):
         found["bound"][moment.t], found["bound_tight"][moment.t] = moment.bound, moment.product
         yield Progress(phase=phase, done=moment.t, total=spec.steps, unit="steps")
+        if moment.t < spec.steps and stop_requested(result):
+            return None
     return found
 
 

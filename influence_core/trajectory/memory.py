@@ -5,10 +5,10 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from influence_core.models.classifier import Parameters
+from influence_core.sizes import MEMORY_BYTES
 from influence_core.trajectory.optimizers import OptimizerSpec
 from influence_core.trajectory.step import TrainingStep
 
-MEMORY_BYTES = 4 << 30  # of main memory, unless told otherwise
 DEVICE_SHARE = 0.5  # of an accelerator's free memory
 
 

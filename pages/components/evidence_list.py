@@ -56,7 +56,11 @@ def ranking_side(context: Context, spec: RankSpec, opponents: bool, predicted: s
         return
     st.caption(plain(ranking_words.provenance(ranking, _computed_in(spec))))
     control = METHODS[ranking.method].control
-    if not control:
+    if control:
+        st.caption(
+            "A control: it knows nothing of the loss and predicts no training steps, so there is no trust to measure."
+        )
+    else:
         st.caption("Scores predict the next few training steps, not a retraining.")
         trust(context, spec)
     for said in ranking_words.caveats(ranking):

@@ -15,6 +15,13 @@ from pages.components.text import plain
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "results" / "fading"
 OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
+MODELS = {  # by how a record's file name begins
+    "movie-reviews": "BERT",
+    "resnet-early": "ResNet early in training",
+    "resnet": "ResNet",
+    "vit": "ViT",
+    "t5": "T5",
+}
 _CHOICE = "fading_example"
 
 
@@ -60,7 +67,7 @@ def examples() -> tuple[dict[str, dict[str, Any]], list[str]]:
         try:
             shown = json.loads(file.read_text(encoding="utf-8"))
             check(shown)
-            title = _title(shown)
+            title = _title(shown, file.stem)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
             broken.append(file.name)
             continue
@@ -92,13 +99,14 @@ def check(shown: dict[str, Any]) -> None:
         raise ValueError("curves of different lengths")
 
 
-def _title(shown: dict[str, Any]) -> str:
-    """Name a measurement by checkpoint, what was trained, and how; by the repeats where they are few."""
+def _title(shown: dict[str, Any], stem: str) -> str:
+    """Name a measurement by model, checkpoint, what was trained, and how; by the repeats where they are few."""
     spec, value = shown["spec"], shown["value"]
     place = str(spec["workspace"])
     where = WORDS[place].title if place in WORDS else place
     checkpoint = f", {spec['checkpoint']}" if spec.get("checkpoint") else ""
+    model = next((f", {name}" for start, name in MODELS.items() if stem.startswith(start)), "")
     optimizer = OPTIMIZERS.get(value["optimizer"], str(value["optimizer"]))
     few = f" · {count(value['repeats'], 'repeat')}" if value["repeats"] < VERDICT_REPEATS else ""
     trained = f"{scope_words(value['scope'])} · {optimizer} · learning rate {value['learning_rate']:g}"
-    return f"{where}{checkpoint} · {trained}{few}"
+    return f"{where}{model}{checkpoint} · {trained}{few}"

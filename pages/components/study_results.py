@@ -71,10 +71,28 @@ def _divergence(value: dict[str, Any]) -> list[dict[str, Any]]:
         if fit is None:
             return {"best described by": "too few steps for a fit"}
         first, second = fit["slopes"]
-        return {"slope 1": first, "slope 2": second, "bend at Σ η": fit["breakpoint"], "best described by": fit["best"]}
+        return {
+            "slope 1": first,
+            "slope 2": second,
+            "R² of phase 2": fit["r2"][1],
+            "bend at Σ η": fit["breakpoint"],
+            "best described by": fit["best"],
+        }
+
+    def bounded(row: dict[str, Any]) -> dict[str, Any]:
+        if (reason := row.get("bounds_unavailable")) is not None:
+            return {"bound (8)": f"none: {reason}"}
+        if not row.get("bound"):
+            return {}
+        return {"bound (8)": shown(row["bound"][-1]), "product form": shown(row["bound_tight"][-1])}
+
+    def shown(number: float | None) -> str:
+        return "beyond any number" if number is None else charts.number(number)
 
     return [
-        {"repeat": row["repeat"] + 1, "ε": row["epsilon"], "last distance": row["divergence"][-1], **fitted(row)}
+        {"repeat": row["repeat"] + 1, "ε": row["epsilon"], "last distance": row["divergence"][-1]}
+        | bounded(row)
+        | fitted(row)
         for row in value["series"]
     ]
 
