@@ -48,10 +48,10 @@ class CheckpointsSettings(Settings):
 
 
 class AdamSettings(Settings):
-    """Which Adam state gives the metric P = diag(1 / (√v̂ + ε))."""
+    """Which Adam state gives the metric P = diag(1 / (√v̂ + ε)), and how often it is applied."""
 
     state: Annotated[
-        Literal["checkpoint", "warm"] | None,
+        Literal["checkpoint", "warm", "zeros"] | None,
         Field(
             title="Adam state",
             description="by default the checkpoint's own, else warmed over 100 batches: what one real step then does "
@@ -62,6 +62,13 @@ class AdamSettings(Settings):
         int, Field(title="Batch size", ge=1, le=4096, description="of the batches that warm the state")
     ] = 32
     seed: Annotated[int, Field(title="Seed", ge=0, description="of these batches")] = 0
+    form: Annotated[
+        Literal["once", "twice"],
+        Field(
+            title="Preconditioner",
+            description="once: P between the two gradients, what a step of Adam does; twice: each gradient times P",
+        ),
+    ] = "once"
 
 
 class SolverSettings(Settings):

@@ -128,7 +128,8 @@ def _scoring(workspace: "Workspace", spec: FadingSpec, name: Method, repeats: in
     """Return what a method's scores of all repeats that are left cost."""
     if repeats == 0:
         return Cost()
-    asked = Attributed(workspace=spec.workspace, checkpoint=spec.checkpoint, scope=spec.scope, method=name)
+    shared = {"workspace": spec.workspace, "checkpoint": spec.checkpoint, "scope": spec.scope}
+    asked = Attributed(**shared, method=name, settings=spec.settings.get(name, {}))
     method, both = METHODS[name], (spec.train_rows, spec.test_rows)
     if isinstance(method, Abif):
         k = IndexSettings(**asked.settings).k or DEFAULT_K

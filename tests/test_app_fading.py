@@ -341,19 +341,22 @@ def test_a_failed_run_says_why_and_leads_back_to_its_settings(workspace):
 
 
 def test_what_the_form_has_no_place_for_is_taken_over_until_it_is_left_out(workspace, submitted):
-    run = running(workspace, learning_rate=0.1, scope="head", epsilon=-0.05, dropout=False, dtype="float64")
+    hidden = {"epsilon": -0.05, "dropout": False, "dtype": "float64", "settings": {"tracin": {}, "hif-cr": {"seed": 4}}}
+    run = running(workspace, learning_rate=0.1, scope="head", methods=("tracin", "hif-cr"), **hidden)
     run.fail("no")
     app = opened(run=run.id)
     assert any("no dropout, float64" in element.value for element in app.text)
+    assert any("Hessian-based, Conjugate Residual with Seed: 4." in element.value for element in app.text)
     app.button(key=f"change_{run.id}").click().run()
-    assert "weights changed by −0.05, no dropout, float64" in captions(app)
+    solver = "Hessian-based, Conjugate Residual with Seed: 4"
+    assert f"weights changed by −0.05, no dropout, float64, {solver}" in captions(app)
     app.button(key=form.START).click().run()
     assert spec_of(submitted[0]) == run.spec()
     app = opened(run=run.id)
     app.button(key=f"change_{run.id}").click().run()
     app.button(key="fading_drop_carried").click().run()
     app.button(key=form.START).click().run()
-    plain = {"epsilon": -0.01, "dropout": True, "dtype": None}
+    plain = {"epsilon": -0.01, "dropout": True, "dtype": None, "settings": {}}
     assert spec_of(submitted[1]) == run.spec().model_copy(update=plain)
 
 

@@ -12,6 +12,7 @@ from step_models import build, mlp, mlp_rows
 from influence_core import events
 from influence_core.attribution.base import Query
 from influence_core.cli import main
+from influence_core.cli.settings import settings_of_methods
 from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Fading, Progress, Result, through
 from influence_core.runs import registry
@@ -372,6 +373,11 @@ def test_repeats_of_another_optimizer_state_are_not_taken_for_its_own(opened, mo
         ({"optimizer": "adam", "optimizer_state": "warm"}, {"batch_size": 32, "seed": 0, "state": "warm"}),
         ({"optimizer": "adam", "optimizer_state": "zeros"}, {"batch_size": 32, "seed": 0}),
         ({"optimizer": "sgd", "batch_size": 8}, {}),
+        (
+            {"optimizer": "adam", "settings": {"tracin-adam": {"form": "twice", "state": "zeros", "seed": 0}}},
+            {"batch_size": 32, "seed": 0, "form": "twice", "state": "zeros"},
+        ),
+        ({"optimizer": "sgd", "settings": {"tracin-adam": {"form": "twice"}}}, {"form": "twice"}),
     ],
 )
 def test_adams_metric_is_of_the_state_that_the_trajectories_start_from(options, settings, tmp_path):
@@ -380,6 +386,41 @@ def test_adams_metric_is_of_the_state_that_the_trajectories_start_from(options, 
     study = fading.Study(spec, None, optimizer, [], tmp_path, None)
     assert study._asked("tracin-adam").settings == settings
     assert study._asked("tracin").settings == {}
+
+
+def test_settings_are_of_methods_of_the_study_and_change_scores_alone(opened, tmp_path):
+    shared = {"workspace": opened.name, "learning_rate": 0.05, "methods": ("hif-cr",), **{**SMALL, "repeats": 1}}
+    spec = FadingSpec(**shared, settings={"hif-cr": {"iterations": 1, "damping": 0.0}})
+    assert spec.settings == {"hif-cr": {"iterations": 1}}  # only what differs
+    assert "settings" not in FadingSpec(**shared).model_dump()
+    first = list(registry.start(FadingSpec(**shared), tmp_path))[-1].value
+    events = list(registry.start(spec, tmp_path))
+    assert not [event for event in events if isinstance(event, Progress) and "trajectories" in event.phase]
+    assert events[-1].value["methods"][0]["r"] != first["methods"][0]["r"]
+    assert events[-1].value["rows"] == first["rows"]
+    for settings, words in (
+        ({"tracin-adam": {"form": "twice"}}, "settings of tracin-adam, which is not among the methods"),
+        ({"hif-cr": {"power": 2}}, "hif-cr has no setting 'power'"),
+        ({"hif-cr": {"iterations": 0}}, "iterations"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            FadingSpec(**shared, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("form=twice", "write it as METHOD.NAME=VALUE"),
+        ("adam.form=twice", "there is no method 'adam', choose of abif"),
+        ("tracin-adam.form", "write it as NAME=VALUE"),
+    ],
+)
+def test_settings_of_methods_on_the_command_line(given, words):
+    with pytest.raises(UserError, match=words):
+        settings_of_methods([given])
+    assert settings_of_methods(None) is None
+    found = settings_of_methods(["tracin-adam.form=twice", "hif-cr.damping=0.1", "hif-cr.hessian-rows=64"])
+    assert found == {"tracin-adam": {"form": "twice"}, "hif-cr": {"damping": 0.1, "hessian_rows": 64}}
 
 
 def test_a_series_that_ends_below_zero_predicts_the_opposite_however_it_got_there(opened):

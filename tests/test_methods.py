@@ -117,19 +117,22 @@ def test_tracin_multi_picks_the_checkpoints_before_which_the_loss_fell_most(open
         opened.rank(wrong["id"], method="tracin-multi", settings={"names": ["epoch-9"]})
 
 
-def test_tracin_adam_is_the_product_under_adams_metric(opened, wrong, monkeypatch):
+@pytest.mark.parametrize(
+    ("more", "state", "power"), [({}, "warm", 1), ({"form": "twice", "state": "zeros"}, "zeros", 2)]
+)
+def test_tracin_adam_is_the_product_under_adams_metric(opened, wrong, monkeypatch, more, state, power):
     monkeypatch.setattr("influence_core.trajectory.start.WARM_BATCHES", 5)
-    settings = {"batch_size": 16, "seed": 3}
+    settings = {"batch_size": 16, "seed": 3, **more}
     ranking = opened.rank(wrong["id"], method="tracin-adam", settings=settings, top=120)
     work, own = all_gradients(opened)
     rows = rows_of(opened, work.opened.whole, "train")
     step = TrainingStep(rows.classifier, work.scope, optimizer_of(opened.checkpoint(), "adam"), rows, 16, 3)
     parameters = rows.classifier.parameters(work.scope)
-    events = start_state(opened, opened.checkpoint(), step, parameters, None)
+    events = start_state(opened, opened.checkpoint(), step, parameters, settings.get("state"))
     start = next(event for event in events if isinstance(event, Start))
-    assert start.source == "warm"
+    assert start.source == state
     metric = adam_metric(step, parameters, start.state)
-    p = torch.cat([metric[name].flatten() for name in work.scope.parameters]).double().numpy()
+    p = torch.cat([metric[name].flatten() for name in work.scope.parameters]).double().numpy() ** power
     z = query_gradient(opened, work, wrong["id"], int(wrong["prediction"]))
     scores, cosines = scores_of(opened, ranking)
     expected = (own * p) @ z

@@ -26,7 +26,8 @@ class TracInAdam(GradientMethod):
     """score = g_zᵀ P g_x with P = diag(1 / (√v̂ + ε)), both gradients times P^½; cosine in that metric.
 
     v̂ is Adam's bias-corrected second moment after one unperturbed step (DEFINITIONS, Scores), from
-    the checkpoint's own state or one warmed over 100 batches.
+    the checkpoint's own state, one warmed over 100 batches, or zeros. With the form "twice" P² stands
+    in P's place.
     """
 
     name: ClassVar[Method] = "tracin-adam"
@@ -47,8 +48,9 @@ class TracInAdam(GradientMethod):
         own, checkpoint = AdamSettings(**spec.settings), workspace.checkpoint(spec.checkpoint)
         recorded = checkpoint.optimizer or {}
         constants = {name: recorded[name] for name in CONSTANTS if name in recorded} if carries(recorded) else {}
-        if source(recorded, own) == "warm":
-            return {"state": "warm", "batch_size": own.batch_size, "seed": own.seed, **constants}
+        constants |= {"form": own.form} if own.form != "once" else {}
+        if (state := source(recorded, own)) != "checkpoint":
+            return {"state": state, "batch_size": own.batch_size, "seed": own.seed, **constants}
         return {"state": tensors_fingerprint(Path(checkpoint.path) / str(recorded["state"])), **constants}
 
     def directions(self, given: Pass, queries: Sequence[Query]) -> Generator[Progress, None, Directions]:
@@ -62,7 +64,7 @@ class TracInAdam(GradientMethod):
         return Directions(values, squares.sqrt().cpu().numpy().astype(np.float32))
 
     def metric(self, work: "Projection", spec: Attributed) -> Generator[Progress, None, Metric]:
-        """Return P."""
+        """Return P, or its square."""
         from influence_core.trajectory.preconditioner import adam_metric
         from influence_core.trajectory.start import Start, optimizer_of, start_state
         from influence_core.trajectory.step import TrainingStep
@@ -74,12 +76,15 @@ class TracInAdam(GradientMethod):
         step = TrainingStep(work.classifier, work.scope, optimizer, rows, own.batch_size, own.seed)
         parameters = work.classifier.parameters(work.scope)
         start = yield from through(start_state(work.workspace, checkpoint, step, parameters, own.state), Start)
-        return Metric(adam_metric(step, parameters, start.state), {"state": start.source})
+        found = adam_metric(step, parameters, start.state)
+        if own.form == "twice":
+            found = {name: value.square() for name, value in found.items()}
+        return Metric(found, {"state": start.source})
 
     def preparation(self, workspace: "Workspace", spec: Attributed, queries: int) -> Cost:
         """Return the batches that warm the state, unless it is kept."""
         own, recorded = AdamSettings(**spec.settings), workspace.checkpoint(spec.checkpoint).optimizer or {}
-        if source(recorded, own) == "checkpoint" or warm_kept(workspace, spec, own.batch_size, own.seed):
+        if source(recorded, own) != "warm" or warm_kept(workspace, spec, own.batch_size, own.seed):
             return Cost(vectors=3)
         return Cost(trained=WARM_BATCHES * own.batch_size, vectors=3)
 
@@ -90,5 +95,5 @@ def carries(recorded: dict[str, Any]) -> bool:
 
 
 def source(recorded: dict[str, Any], own: AdamSettings) -> str:
-    """Return where the state comes from: checkpoint or warm."""
+    """Return where the state comes from: checkpoint, warm or zeros."""
     return own.state or ("checkpoint" if carries(recorded) and "state" in recorded else "warm")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from influence_core.cli.output import Json, emit, number, run_here, table
+from influence_core.cli.settings import SetOfMethods, settings_of_methods
 from influence_core.cli.study_files import check_file, save_figure, save_record
 from influence_core.cli.study_options import (
     OptimizerOptions,
@@ -108,12 +109,13 @@ def fading(
     train_rows: Annotated[int | None, typer.Option(help="training rows, each perturbed alone (default 32)")] = None,
     test_rows: Annotated[int | None, typer.Option(help="test rows whose loss is read (default 16)")] = None,
     epsilon: Annotated[float | None, typer.Option(help="weight of a training row (default -0.01)")] = None,
+    settings: SetOfMethods = None,
 ) -> None:
     """Measure how the predictive power of scores fades while training goes on (paper, Fig. 2)."""
     named = [name for text in method or () for name in text.split(",")]
     methods = None if named == ["all"] else several(named)
     sizes = {"train_rows": train_rows, "test_rows": test_rows, "epsilon": epsilon}
-    value = measured(FadingSpec, shared, methods=methods, **sizes)
+    value = measured(FadingSpec, shared, methods=methods, **sizes, settings=settings_of_methods(settings))
     drawn(shared.figure, lambda charts: charts.fading(value["methods"]))
     if shared.json:
         emit(value["methods"])

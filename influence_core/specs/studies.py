@@ -1,12 +1,14 @@
 """Specs of the paper's experiments."""
 
-from typing import Annotated, Literal, Self
+import operator
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from influence_core.settings import Method
+from influence_core.settings import Method, check_settings
 from influence_core.specs.base import Attributed, Order, Scoped
 from influence_core.specs.rankings import RankSpec, Solved
+from influence_core.specs.wording import one_line
 
 
 class StabilitySpec(Solved):
@@ -52,10 +54,26 @@ class FadingSpec(TrajectorySpec):
 
     kind: Literal["fading"] = "fading"
     methods: tuple[Method, ...] = ()  # empty: all that can be used here, but for ekfac
+    settings: dict[Method, dict[str, Any]] = Field(default_factory=dict, exclude_if=operator.not_)  # what differs
     train_rows: Annotated[int, Field(ge=3, le=1000)] = 32
     test_rows: Annotated[int, Field(ge=1, le=1000)] = 16
     epsilon: Weight = -0.01  # L − l_x/100
     repeats: Annotated[int, Field(ge=1, le=1000)] = 5
+
+    @field_validator("settings")
+    @classmethod
+    def _known_settings(cls, given: dict[Method, dict[str, Any]]) -> dict[Method, dict[str, Any]]:
+        try:
+            checked = {method: check_settings(method, values) for method, values in given.items()}
+        except ValidationError as error:
+            raise ValueError(one_line(error)) from None
+        return {method: values for method, values in checked.items() if values}
+
+    @model_validator(mode="after")
+    def _of_methods(self) -> Self:
+        if self.methods and (odd := sorted(set(self.settings) - set(self.methods))):
+            raise ValueError(f"settings of {odd[0]}, which is not among the methods: leave them out, or add the method")
+        return self
 
 
 Weights = Annotated[tuple[Annotated[float, Field(gt=0, le=1e6)], ...], Field(min_length=1)]

@@ -107,14 +107,17 @@ class Study:
         return arrays["scores"] * (self.optimizer.learning_rate if own_rate else 1.0)
 
     def _asked(self, method: Method) -> Attributed:
-        """Return the request for a method's scores; P is that of the Adam state that the trajectories start from."""
+        """Return the request for a method's scores; P is that of the Adam state that the trajectories start from.
+
+        Unless the study's settings say otherwise.
+        """
         spec, wanted = self.spec, asked(self.spec, method)
         if method != TracInAdam.name or self.optimizer.kind != "adam":
             return wanted
         own: dict[str, Any] = {"batch_size": spec.batch_size, "seed": spec.seed}
         if spec.optimizer_state in ("checkpoint", "warm"):  # zeros have no v̂
             own["state"] = spec.optimizer_state
-        return wanted.model_copy(update={"settings": own})
+        return wanted.model_copy(update={"settings": own | wanted.settings})
 
     def _measure(
         self, drawn: Drawn, predicted: dict[str, np.ndarray]

@@ -19,7 +19,7 @@ from influence_core.attribution.tracin_multi import TracInMulti
 from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Progress
 from influence_core.settings import Method
-from influence_core.specs import Attributed, Scoped
+from influence_core.specs import Attributed, FadingSpec, Scoped
 from influence_core.workspace import Workspace
 
 Scoring = Generator[Progress, None, np.ndarray]
@@ -43,8 +43,10 @@ def usable(workspace: Workspace, spec: Scoped, wanted: Sequence[Method]) -> tupl
 
 
 def asked(spec: Scoped, method: Method) -> Attributed:
-    """Return a study's request for one method, with the method's default settings."""
-    return Attributed(workspace=spec.workspace, checkpoint=spec.checkpoint, scope=spec.scope, method=method)
+    """Return a study's request for one method, with the settings that the study has for it."""
+    own = spec.settings.get(method, {}) if isinstance(spec, FadingSpec) else {}
+    shared = {"workspace": spec.workspace, "checkpoint": spec.checkpoint, "scope": spec.scope}
+    return Attributed(**shared, method=method, settings=own)
 
 
 def scores_key(workspace: Workspace, spec: Attributed) -> dict[str, Any]:

@@ -37,7 +37,7 @@ CARRIED = "fading_carried"  # of which run, and what it had that no widget shows
 
 DEMO = DEMOS[0]  # the checkpoint on which the presets' rates were chosen
 SCOPES = ("head", "last:1", "last:2", "all")
-HIDDEN = ("epsilon", "dropout", "dtype", "optimizer_state")  # fields that only the command line sets
+HIDDEN = ("epsilon", "dropout", "dtype", "optimizer_state", "settings")  # fields that only the command line sets
 ALL_METHODS: tuple[Method, ...] = get_args(Method)
 
 
@@ -159,7 +159,9 @@ def carried(context: Context) -> dict[str, Any]:
     if taken.checkpoint not in (None, context.checkpoint.name):
         return {}
     same = st.session_state[OPTIMIZER] == taken.optimizer
-    return {name: value for name, value in taken.fields.items() if same or name != "optimizer_state"}
+    fields = {name: value for name, value in taken.fields.items() if same or name != "optimizer_state"}
+    own = {method: each for method, each in fields.pop("settings", {}).items() if method in st.session_state[METHODS]}
+    return fields | ({"settings": own} if own else {})
 
 
 def drop_carried() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from influence_core.charts import VERDICT_REPEATS, number, powerless
-from influence_core.settings import CONTROLS, METHOD_NAMES
+from influence_core.settings import CONTROLS, METHOD_NAMES, SETTINGS, Method
 from influence_core.specs import FadingSpec
 from influence_core.workspace import Checkpoint
 from pages.components.correction_words import optimizer_words, steps
@@ -43,8 +43,18 @@ def carried_words(carried: Mapping[str, Any]) -> str:
         "dropout": lambda value: "dropout" if value else "no dropout",
         "dtype": str,
         "optimizer_state": lambda value: f"optimizer state: {value}",
+        "settings": method_settings_words,
     }
     return f"Taken over from that run: {', '.join(said[name](value) for name, value in carried.items())}."
+
+
+def method_settings_words(settings: Mapping[Method, Mapping[str, Any]]) -> str:
+    """Say which settings methods have that are not the usual ones."""
+    own = [(METHOD_NAMES[method], SETTINGS[method].model_fields, values) for method, values in settings.items()]
+    return "; ".join(
+        f"{name} with {', '.join(f'{fields[each].title}: {value}' for each, value in values.items())}"
+        for name, fields, values in own
+    )
 
 
 def settings_words(spec: FadingSpec, checkpoint: Checkpoint, scope: str) -> str:
@@ -52,7 +62,7 @@ def settings_words(spec: FadingSpec, checkpoint: Checkpoint, scope: str) -> str:
     names = ", ".join(METHOD_NAMES[name] for name in spec.methods) or "all methods that can be used here"
     return "\n".join(
         [
-            f"Scores: {names}.",
+            f"Scores: {names}.{f' {method_settings_words(spec.settings)}.' if spec.settings else ''}",
             f"{count(spec.repeats, 'repeat')}: {spec.train_rows} training rows, each trained with a weight changed by "
             f"{signed(spec.epsilon)}, and {spec.test_rows} test rows whose loss is read.",
             f"{steps(spec.steps).capitalize()} on batches of {spec.batch_size}: {optimizer_words(spec, checkpoint)}.",
