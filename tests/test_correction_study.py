@@ -211,6 +211,8 @@ def test_a_table_row_by_hand():
     assert row["success"]["value"] == pytest.approx(2 / 3)
     assert (row["steps"]["value"], row["median_steps"], row["steps"]["n"]) == (3, 3, 2)
     assert row["retention"]["value"] == pytest.approx(0.9)
+    assert row["retention_at_flip"]["value"] == pytest.approx(0.85)
+    assert (row["retention_at_last"]["value"], row["retention_at_last"]["n"]) == (1, 1)
     assert row["by_itself"]["value"] == pytest.approx(1 / 3)
     assert against(done, other)["success"]["value"] == 0.5  # of a and c: both here, a alone there
     assert against(done, other)["steps"] == {"value": -2, "low": None, "high": None, "n": 1}

@@ -57,7 +57,8 @@ def correction(
     print(f"{value['corrections']} of {value.get('corrections_asked', '–')} corrections")
     lines = [_cell(row) for row in value["cells"]]
     compared = ("− random", "− permuted")
-    table(lines, ("strategy", "method", "by", "share", "n", "success", "retention", "steps", "median", "by itself"))
+    numbers = ("success", "retention", "at flip", "at last", "steps", "median", "by itself")
+    table(lines, ("strategy", "method", "by", "share", "n", *numbers))
     table([line for line in lines if any(line[name] for name in compared)], ("strategy", "by", "share", *compared))
 
 
@@ -69,6 +70,8 @@ def _cell(row: dict[str, Any]) -> dict[str, Any]:
         "share": shown(row["share"]),
         "n": row["mispredictions"],
         **{name: ranged(row[name]) for name in ("success", "retention", "steps")},
+        "at flip": shown(row["retention_at_flip"]["value"]),
+        "at last": shown(row["retention_at_last"]["value"]),
         "median": shown(row["median_steps"]),
         "by itself": shown(row["by_itself"]["value"]),
         **{f"− {name}": _differences(row["against"].get(name)) for name in ("random", "permuted")},

@@ -18,7 +18,8 @@ def cell_row(
 ) -> dict[str, Any]:
     """Return one cell's row; intervals are {"value", "low", "high", "n"}, null where nothing can be told.
 
-    ``steps`` is over those that flipped. ``against`` holds the paired differences from each of the
+    ``steps`` is over those that flipped. ``retention`` is over all, at the flip, else at the last step; both averages
+    are given apart as well (DEFINITIONS, Correction). ``against`` holds the paired differences from each of the
     ``controls`` (by strategy, at the same share): over the mispredictions that both have, of steps over
     those that both flipped.
     """
@@ -34,12 +35,18 @@ def cell_row(
         "mispredictions": len(examples),
         "skipped": dict(Counter(skipped)),
         "success": wilson(len(flips), len(examples)).as_json(),
-        "retention": mean(np.array([course.retention for course in courses])).as_json(),
+        "retention": _retention(courses),
+        "retention_at_flip": _retention([course for course in courses if course.flip is not None]),
+        "retention_at_last": _retention([course for course in courses if course.flip is None]),
         "steps": mean(flips).as_json(),
         "median_steps": float(np.median(flips)) if len(flips) else None,
         "by_itself": wilson(sum(base[each].flip is not None for each in examples), len(examples)).as_json(),
         "against": {name: against(done, other) for name, other in controls.items()},
     }
+
+
+def _retention(courses: Sequence[Course]) -> dict[str, Any]:
+    return mean(np.array([course.retention for course in courses])).as_json()
 
 
 def against(done: Done, other: Done) -> dict[str, Any]:

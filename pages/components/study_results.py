@@ -133,6 +133,8 @@ def _correction(value: dict[str, Any]) -> list[dict[str, Any]]:
             "at least": row["success"]["low"],
             "at most": row["success"]["high"],
             "retention": row["retention"]["value"],
+            "at the flip": row.get("retention_at_flip", {}).get("value"),
+            "at the last step, without a flip": row.get("retention_at_last", {}).get("value"),
             "mean steps": row["steps"]["value"],
             "flipped by themselves": row["by_itself"]["value"],
         }
