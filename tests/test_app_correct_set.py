@@ -1,6 +1,7 @@
 """Correcting several rows together on the page: choosing them, what is submitted, following, the outcome, bad input."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -130,6 +131,32 @@ def test_start_submits_the_set_with_the_forms_settings(workspace, submitted):
     expected = spec_of(workspace, examples, k=4, group_by="all", learning_rate=1e-5)
     assert spec == expected
     assert app.query_params["run"] == run_id
+
+
+def test_few_opponents_with_the_desired_label_are_warned_of_before_the_start(workspace, monkeypatch):
+    """Of the rows whose ranking is kept: for one three of four opponents have the desired label, for one one has it."""
+    labels = {WRONG[0]: "pppn", WRONG[1]: "pnnn"}
+    names = {"p": "positive", "n": "negative"}
+
+    def ranking_of(workspace, spec):
+        own = labels.get(spec.example)
+        rows = [SimpleNamespace(id=str(place), label=names[one]) for place, one in enumerate(own or "")]
+        return None if own is None else SimpleNamespace(opponents=rows, proponents=[])
+
+    monkeypatch.setattr("pages.components.correction_checks.ranking_of", ranking_of)
+    app = opened(set=json.dumps(WRONG[:3]))
+    app.number_input(key=form.K).set_value(4)
+    app.radio(key=form.STRATEGY).set_value("opponents").run()
+    assert not app.exception
+    warned = [each.value for each in app.warning]
+    right = [workspace.label_names[workspace.truth(each)][0] for each in WRONG[:2]]
+    shares = [labels[each].count(want) / 4 for each, want in zip(WRONG[:2], right, strict=True)]
+    few = sum(share < 0.5 for share in shares)
+    assert few  # something to warn of
+    said = f"on average; for {few} of 2 rows fewer than half do"
+    assert any(said in each for each in warned)
+    app.radio(key=form.STRATEGY).set_value("proponents").run()
+    assert not any("on average" in each.value for each in app.warning)
 
 
 def test_what_the_address_says_wrong_is_said_in_words(workspace):

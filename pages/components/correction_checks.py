@@ -6,7 +6,7 @@ from typing import Any
 from influence_core import checks
 from influence_core.errors import UserError
 from influence_core.rankings import Ranking
-from influence_core.specs import CorrectionSpec
+from influence_core.specs import CorrectionSetSpec, CorrectionSpec
 from influence_core.workspace import Workspace
 from pages.components.offering import unavailable
 
@@ -34,6 +34,15 @@ def noted(workspace: Workspace, spec: CorrectionSpec) -> dict[str, Any]:
     if spec.strategy == "opponents" and rows:
         desired = desired_label(workspace, spec)
         found |= {"desired": desired, "desired_share": sum(row.label == desired for row in rows) / len(rows)}
+    return found
+
+
+def noted_together(workspace: Workspace, spec: CorrectionSetSpec) -> dict[str, Any]:
+    """Return the same of each of several examples, of those whose ranking is kept."""
+    each = [noted(workspace, spec.alone(example)) for example in spec.examples]
+    found: dict[str, Any] = {"examples": [one for one in each if "desired_share" in one]}
+    if spec.only_annotated and all("rows" in one for one in each):
+        found |= {"spec": spec.model_dump(), "groups": [{"rows": one["rows"]} for one in each]}
     return found
 
 

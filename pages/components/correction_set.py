@@ -14,6 +14,8 @@ from influence_core.workspace import Workspace
 from pages.components import data, state
 from pages.components.contents import cell
 from pages.components.correction_charts import draw_set
+from pages.components.correction_checks import noted_together
+from pages.components.correction_chosen import show_chosen
 from pages.components.correction_form import form
 from pages.components.correction_set_groups import choose_groups, given_of
 from pages.components.correction_set_words import settings_words
@@ -55,6 +57,7 @@ def new_set(context: Context) -> None:
     with shown_errors():
         spec = workspace.spec(CorrectionSetSpec, {**context.spec, **options})
         _check(workspace, spec, {row["id"]: row["predicted"] for row in table})
+        show_chosen(noted_together(workspace, spec))
         _start(context, spec)
         draw_set("", [], {})  # empty: where the run will be seen, and loaded by then
 
