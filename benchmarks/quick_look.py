@@ -1,4 +1,7 @@
-"""The Fading page's quick look on the demo in Chromium, from the click on Start to its end, in a fresh home."""
+"""The Fading page's quick look on the demo, its page open in Chromium: from the click on Start to the run's end.
+
+In a fresh home, once; the ratio is to the whole.
+"""
 
 import re
 import subprocess
@@ -16,7 +19,7 @@ LONGEST = 1800.0  # seconds until this gives up
 
 
 def run() -> list[Measurement]:
-    """Start it, follow its page to the end; beside it when the curve began, and what the button said it would take."""
+    """Start it and wait for the run's end; beside it when the curve began, and what the button said it would take."""
     from browser import chromium, open_page, press, query, served, settled
     from homes import living_in
     from playwright.sync_api import expect

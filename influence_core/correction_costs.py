@@ -14,7 +14,6 @@ from influence_core.home import read_json
 from influence_core.settings import CheckpointsSettings, Method
 from influence_core.specs import (
     RETENTION_ROWS,
-    Attributed,
     CorrectionStudySpec,
     MislabelledSpec,
     RetrainSpec,
@@ -124,17 +123,13 @@ def _predicting(workspace: "Workspace", spec: Scoped, split: Split) -> Cost:
     return Cost() if known else Cost(forward=len(workspace.dataset.splits[split]))
 
 
-def _asked(spec: Scoped, method: Method | None) -> Attributed:
-    return Attributed(workspace=spec.workspace, checkpoint=spec.checkpoint, scope=spec.scope, method=method)
-
-
 def _usual(workspace: "Workspace", spec: Scoped) -> Method:
-    return method_for(workspace, _asked(spec, None)).name
+    return method_for(workspace, spec.of_method(None)).name
 
 
 def _explaining(workspace: "Workspace", spec: Corrections | RetrainSpec, name: Method, count: int) -> Cost:
     """Return what the rankings of so many mispredictions cost, in the order in which a study draws them."""
-    return METHODS[name].cost(workspace, _asked(spec, name), drawn(workspace, spec.checkpoint, spec.seed, count))
+    return METHODS[name].cost(workspace, spec.of_method(name), drawn(workspace, spec.checkpoint, spec.seed, count))
 
 
 def drawn(workspace: "Workspace", checkpoint: str | None, seed: int, count: int) -> list[Query]:
@@ -150,7 +145,7 @@ def drawn(workspace: "Workspace", checkpoint: str | None, seed: int, count: int)
 
 def _judging(workspace: "Workspace", spec: MislabelledSpec, name: Method) -> Cost:
     """Return what a method's self-influence costs; nothing where it gives none here."""
-    method, asked = METHODS[name], _asked(spec, name)
+    method, asked = METHODS[name], spec.of_method(name)
     if not method.judges_itself or method.unavailable(workspace, asked) or method.self_scores(workspace, asked):
         return Cost()
     passes = CheckpointsSettings().count if isinstance(method, TracInMulti) else 1

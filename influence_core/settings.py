@@ -3,6 +3,7 @@
 A field's ``title`` is its label on a page, its ``description`` the help text, its bounds the widget's.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -141,6 +142,15 @@ METHOD_WORDS = {
     "random": "Random numbers: a control.",
     "ekfac": "Kronecker-factored curvature by the kronfluence library, an optional extra.",
 }
+
+
+def method_words(method: str, settings: Mapping[str, Any]) -> str:
+    """Name a method, and its settings where they are not the usual ones."""
+    name = METHOD_NAMES.get(method, method)
+    if not settings:
+        return name
+    fields = SETTINGS[method].model_fields
+    return f"{name} ({', '.join(f'{fields[each].title}: {value}' for each, value in settings.items())})"
 
 
 def check_settings(method: str | None, given: dict[str, Any]) -> dict[str, Any]:

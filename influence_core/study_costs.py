@@ -15,7 +15,6 @@ from influence_core.settings import CheckpointsSettings, IndexSettings, Method
 from influence_core.sizes import asks_few, optimizer_kind, outputs_kept, rows_asked, scope_size, tensors_size
 from influence_core.specs import (
     DEFAULT_RATE,
-    Attributed,
     DivergenceSpec,
     FadingSpec,
     Scoped,
@@ -53,11 +52,14 @@ def study_cost(workspace: "Workspace", spec: StudySpec, tangent: float) -> Cost:
         return sum(scored, _measuring(workspace, spec, left, passes, trajectories))
     count = len(spec.epsilons)
     if isinstance(spec, DivergenceSpec):
-        left = _left(spec, kept(workspace, spec, train=spec.rows) // count)
+        there = [kept(workspace, spec, train=spec.rows, epsilon=weight) for weight in (*spec.epsilons, 0.0)]
+        left = _left(spec, min(there[:-1]))
+        floors = max(0, _left(spec, there[-1]) - left)  # of repeats that were kept without one
         products = BOUND_PRODUCTS * spec.steps * count * (spec.batch_size + spec.rows) if spec.bounds else 0
         trajectories = count + 2  # the base, and one with ε = 0
-        passes = _passes(workspace, spec, trajectories, spec.rows)
-        return Cost(hessian=left * products) + _measuring(workspace, spec, left, passes, trajectories)
+        passes, floor = (_passes(workspace, spec, each, spec.rows) for each in (trajectories, 2))
+        measured = _measuring(workspace, spec, left, passes, trajectories)
+        return Cost(hessian=left * products) + measured + _measuring(workspace, spec, floors, floor, 2)
     left = _left(spec, kept(workspace, spec, train=spec.rows) // len(spec.dtypes))
     times = sum(DOUBLE if dtype == "float64" else 1 for dtype in spec.dtypes)
     passes = times * _passes(workspace, spec, round(count + 1 + tangent), spec.rows)
@@ -68,12 +70,16 @@ def _left(spec: StudySpec, kept: int) -> int:
     return max(0, spec.repeats - kept)
 
 
-def kept(workspace: "Workspace", spec: StudySpec, **rows: int) -> int:
-    """Return how many parts of a study are kept, by settings and numbers of rows: of this seed, so its first ones."""
+def kept(workspace: "Workspace", spec: StudySpec, epsilon: float | None = None, **rows: int) -> int:
+    """Return how many parts of a study are kept, by settings and numbers of rows: of this seed, so its first ones.
+
+    Of one ``epsilon`` where it is given.
+    """
     wanted = {**base_key(workspace, spec.checkpoint, spec.scope), "state": spec.optimizer_state}
     wanted |= {name: getattr(spec, name) for name in ("steps", "seed", "batch_size", "dropout")}
     if not isinstance(spec, TracinErrorSpec):
         wanted["dtype"] = spec.dtype
+    wanted |= {} if epsilon is None else {"epsilon": epsilon}
     found = 0
     for folder, key in workspace.artefacts.find(spec.kind, **wanted):
         sizes = all(len(key.get(name, ())) == count for name, count in rows.items())
@@ -128,18 +134,19 @@ def _scoring(workspace: "Workspace", spec: FadingSpec, name: Method, repeats: in
     """Return what a method's scores of all repeats that are left cost."""
     if repeats == 0:
         return Cost()
-    shared = {"workspace": spec.workspace, "checkpoint": spec.checkpoint, "scope": spec.scope}
-    asked = Attributed(**shared, method=name, settings=spec.settings.get(name, {}))
-    method, both = METHODS[name], (spec.train_rows, spec.test_rows)
+    asked, method, both = spec.of_method(name), METHODS[name], (spec.train_rows, spec.test_rows)
     if isinstance(method, Abif):
         k = IndexSettings(**asked.settings).k or DEFAULT_K
         return Cost(projections=((sum(both), k),) * repeats)
+    if isinstance(method, TracInMulti):
+        chosen = CheckpointsSettings(**asked.settings)
+        passes = repeats * (len(chosen.names) or chosen.count)
+        return Cost(projections=(both,) * passes, trained=passes * both[1])
     if not isinstance(method, GradientMethod) or name == "ekfac":  # out of a table of all rows
         queries = [Query(each, 0) for each in workspace.dataset.splits["test"]["id"].astype(str)[: both[1]]]
         return method.cost(workspace, asked, queries)
-    passes = CheckpointsSettings().count if isinstance(method, TracInMulti) else 1
     prepared = method.preparation(workspace, asked, repeats * both[1])
-    return prepared + Cost(projections=(both,) * (passes * repeats), trained=passes * repeats * both[1])
+    return prepared + Cost(projections=(both,) * repeats, trained=repeats * both[1])
 
 
 def _usual() -> Sequence[Method]:

@@ -153,7 +153,7 @@ def test_few_opponents_with_the_desired_label_are_warned_of_before_the_start(wor
     shares = [labels[each].count(want) / 4 for each, want in zip(WRONG[:2], right, strict=True)]
     few = sum(share < 0.5 for share in shares)
     assert few  # something to warn of
-    said = f"on average; for {few} of 2 rows fewer than half do"
+    said = f"on average; for {few} of the 2 rows of 3 that are ranked already fewer than half do"
     assert any(said in each for each in warned)
     app.radio(key=form.STRATEGY).set_value("proponents").run()
     assert not any("on average" in each.value for each in app.warning)

@@ -346,9 +346,9 @@ def test_what_the_form_has_no_place_for_is_taken_over_until_it_is_left_out(works
     run.fail("no")
     app = opened(run=run.id)
     assert any("no dropout, float64" in element.value for element in app.text)
-    assert any("Hessian-based, Conjugate Residual with Seed: 4." in element.value for element in app.text)
+    assert any("Hessian-based, Conjugate Residual (Seed: 4)." in element.value for element in app.text)
     app.button(key=f"change_{run.id}").click().run()
-    solver = "Hessian-based, Conjugate Residual with Seed: 4"
+    solver = "Hessian-based, Conjugate Residual (Seed: 4)"
     assert f"weights changed by −0.05, no dropout, float64, {solver}" in captions(app)
     app.button(key=form.START).click().run()
     assert spec_of(submitted[0]) == run.spec()

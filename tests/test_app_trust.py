@@ -139,6 +139,11 @@ def test_the_estimate_counts_trajectories_and_nothing_that_is_kept(workspace, mo
         assert estimate(workspace, forecast_spec()).seconds == pytest.approx(START + warm + once + 1, rel=1e-3)
         longer = estimate(workspace, spec_of(repeats=5)).seconds
         assert longer == pytest.approx(START + warm + 4 * each + 1, rel=1e-6)
+    with monkeypatch.context() as patched:  # tangents of 10 million parameters: six fit 4 GiB while a step is made
+        patched.setattr("influence_core.estimates.scope_size", lambda *_: 10_000_000)
+        for count, together in ((1, 1), (3, 3), (8, 6)):
+            asked = forecast_spec(rows=tuple(f"train-{row}" for row in range(count)))
+            assert estimate(workspace, asked).bytes == together * 8 * 4 * 10_000_000
     keep_slopes(workspace, forecast_spec(), 1.0)
     assert estimate(workspace, forecast_spec(epsilon=0.5)).seconds == START
 

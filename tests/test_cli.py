@@ -170,9 +170,13 @@ def test_correct_by_anothers_proponents_and_by_opponents_says_what_it_notes(open
     assert f"Correction of {example}: " in page
     assert "The rows of B were drawn at random" in page
     assert "Before and after" in page
-    assert refused(run, *asked, "--report", tmp_path / "no" / "r.html") == (
-        f"error: --report '{tmp_path}/no/r.html': give a file that ends in .html, in a folder that exists"
-    )
+    (tmp_path / "folder.html").mkdir()
+    for place, words in (
+        ("no/r.html", ": give a file that ends in .html, in a folder that exists"),
+        ("r.txt", ": give a file that ends in .html, in a folder that exists"),
+        ("folder.html", " cannot be written (it is a folder): give another place"),
+    ):
+        assert refused(run, *asked, "--report", tmp_path / place) == f"error: --report '{tmp_path}/{place}'{words}"
     assert refused(run, *asked, "--min-retention", "0") == "error: min_retention = 0.0: give more than 0"
 
 

@@ -280,6 +280,15 @@ def test_retention_is_split_where_no_features_are_kept_as_in_a_prepared_demo(ope
     assert len(found[0][1]) == 20
 
 
+def test_a_run_that_fails_while_it_reads_the_rows_still_leaves_its_last_step(opened, wrong, tmp_path, monkeypatch):
+    monkeypatch.setattr("influence_core.correction.reading.Retained.batch", property(lambda self: 1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        list(opened.correct(wrong["id"], tmp_path / "run", **{**FAST, "strategy": "random"}))
+    manifest = read_json(tmp_path / "run" / "manifest.json")
+    assert manifest["steps"] == 1
+    assert "near_rows" not in manifest
+
+
 def test_the_nearest_half_is_near_to_any_of_those_corrected():
     rows = np.array([[0.0, 1.0], [1.0, 0.0], [-1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
     assert nearest_half(rows, np.array([[3.0, 0.1]])).tolist() == [True, True, False, True, False]

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from influence_core.cli import main
 from influence_core.data.opening import run as open_workspace
 from influence_core.errors import UserError
+from influence_core.home import write_text
 from influence_core.specs import OpenSpec
 from influence_core.workspace import Workspace
 
@@ -121,3 +122,10 @@ def test_configurations_and_ids_that_are_none(home, tmp_path, tiny_checkpoint, d
         list(open_workspace(OpenSpec(checkpoint=str(tiny_checkpoint), data=str(rows)), tmp_path / "result"))
     with pytest.raises(UserError, match="the data is empty"):
         list(open_workspace(OpenSpec(checkpoint=str(tiny_checkpoint), data=" "), tmp_path / "result"))
+
+
+def test_a_text_that_cannot_be_put_in_its_place_leaves_nothing_beside_it(tmp_path):
+    (tmp_path / "taken.html").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        write_text(tmp_path / "taken.html", "page")
+    assert [file.name for file in tmp_path.iterdir()] == ["taken.html"]

@@ -198,13 +198,17 @@ def test_kept_epochs_are_checkpoints_that_a_correction_goes_on_from(demo, monkey
 
     delta = MOVIES.weights_file.read_bytes()
     few = {split: frame.head(96) for split, frame in demo.dataset.splits.items()}
-    short = replace(MOVIES, recipe=replace(MOVIES.recipe, epochs=2))
     place = TrainingFolder(tmp_path / "training")
-    list(train(short, replace(demo.dataset, splits=few), place))
-    keep(short, demo, place)
+    list(train(MOVIES, replace(demo.dataset, splits=few), place))
+    keep(MOVIES, demo, place)
     assert MOVIES.weights_file.read_bytes() == delta
-    assert [entry.name for entry in demo.checkpoints()] == ["shipped", "epoch-1", "epoch-2"]
-    assert [entry.name for entry in epochs(demo, "shipped")] == ["epoch-1", "epoch-2"]  # TracIn adds up over them
+    names = ["epoch-1", "epoch-2", "epoch-3"]
+    assert [entry.name for entry in demo.checkpoints()] == ["shipped", *names]
+    assert [entry.name for entry in epochs(demo, "shipped")] == names  # TracIn adds up over them
+    demo.change_checkpoint("epoch-1", notes={**demo.checkpoint("epoch-1").notes, "recipe": {"epochs": 3}})
+    assert [entry.name for entry in epochs(demo, "shipped")] == names[1:]  # as kept by an earlier version
+    keep(MOVIES, demo, place)
+    assert [entry.name for entry in epochs(demo, "shipped")] == names
     example = demo.predict("test", "epoch-1").merge(demo.dataset.splits["test"], on="id").query("prediction != label")
     options = {"checkpoint": "epoch-1", "strategy": "random", "steps": 1}
     list(demo.correct(example["id"].iloc[0], tmp_path / "run", **options))

@@ -56,6 +56,11 @@ def test_the_noise_floor_of_a_repeat_kept_without_one_is_made_alone(opened, tmp_
     phases = {event.phase for event in events if isinstance(event, Progress) and "repeat" in event.phase}
     assert phases == {"repeat 1 of 1: the noise floor"}
     assert events[-1].value["series"] == first
+    shutil.rmtree(floor.folder)
+    for event in registry.start(spec, tmp_path):
+        if isinstance(event, Progress) and event.phase.endswith("the noise floor") and event.done == 3:
+            request_stop(tmp_path)
+    assert event.value["series"] == [{**first[0], "noise": None}]  # what was measured before is not lost
 
 
 def test_a_stop_is_taken_within_the_bounds(opened, tmp_path):
@@ -65,7 +70,8 @@ def test_a_stop_is_taken_within_the_bounds(opened, tmp_path):
         seen.append(event)
         if isinstance(event, Progress) and event.phase.endswith("bounds at ε = 1") and event.done == 3:
             request_stop(tmp_path)
-    assert (seen[-1].value["repeats"], seen[-1].value["series"]) == (0, [])
+    assert seen[-1].value["repeats"] == 1  # the distances are measured, and one of two bounds
+    assert [row["bound"] is None for row in seen[-1].value["series"]] == [False, True]
     assert max(each.done for each in seen if isinstance(each, Progress) and each.phase.endswith("ε = 1")) == 3
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from models import loop_gradients
 from step_models import build, mlp, mlp_rows
+from test_methods import keep_epochs
 
-from influence_core import events
+from influence_core import charts, events
 from influence_core.attribution.base import Query
 from influence_core.cli import main
 from influence_core.cli.settings import settings_of_methods
@@ -20,7 +21,7 @@ from influence_core.runs.stopping import request_stop
 from influence_core.specs import FadingSpec, parse_spec
 from influence_core.studies import fading, following
 from influence_core.studies.readings import distances, losses
-from influence_core.studies.scoring import _by_table, asked, score
+from influence_core.studies.scoring import _by_table, score
 from influence_core.studies.setting import Setting, draw, open_setting, setting_key
 from influence_core.studies.statistics import agreement
 from influence_core.trajectory.lockstep import lockstep
@@ -158,7 +159,7 @@ def test_scores_of_a_few_rows_are_those_of_whole_rankings(opened, method):
     drawn = draw(opened, 0, 0, 6, 4)
     ids = drawn.ids(opened)["test"]
     queries = [Query(*pair) for pair in zip(ids, drawn.targets.tolist(), strict=True)]
-    spec = asked(FadingSpec(workspace=opened.name), method)
+    spec = FadingSpec(workspace=opened.name).of_method(method)
     found = last(score(opened, spec, drawn.train, queries))
     from influence_core.attribution.methods import METHODS
 
@@ -294,8 +295,8 @@ def test_several_checkpoints_are_summed_with_their_rates(opened, tmp_path):
     drawn = draw(opened, 0, 0, 6, 4)
     queries = [Query(*pair) for pair in zip(drawn.ids(opened)["test"], drawn.targets.tolist(), strict=True)]
     spec = FadingSpec(workspace=opened.name, checkpoint="early")
-    one = last(score(opened, asked(spec, "tracin"), drawn.train, queries))
-    both = last(score(opened, asked(spec, "tracin-multi"), drawn.train, queries))
+    one = last(score(opened, spec.of_method("tracin"), drawn.train, queries))
+    both = last(score(opened, spec.of_method("tracin-multi"), drawn.train, queries))
     np.testing.assert_allclose(both, 0.4 * one, rtol=1e-5, atol=1e-7)
 
 
@@ -371,7 +372,7 @@ def test_repeats_of_another_optimizer_state_are_not_taken_for_its_own(opened, mo
     [
         ({"optimizer": "adam", "batch_size": 8, "seed": 3}, {"batch_size": 8, "seed": 3}),
         ({"optimizer": "adam", "optimizer_state": "warm"}, {"batch_size": 32, "seed": 0, "state": "warm"}),
-        ({"optimizer": "adam", "optimizer_state": "zeros"}, {"batch_size": 32, "seed": 0}),
+        ({"optimizer": "adam", "optimizer_state": "zeros"}, {"batch_size": 32, "seed": 0, "state": "zeros"}),
         ({"optimizer": "sgd", "batch_size": 8}, {}),
         (
             {"optimizer": "adam", "settings": {"tracin-adam": {"form": "twice", "state": "zeros", "seed": 0}}},
@@ -398,6 +399,12 @@ def test_settings_are_of_methods_of_the_study_and_change_scores_alone(opened, tm
     assert not [event for event in events if isinstance(event, Progress) and "trajectories" in event.phase]
     assert events[-1].value["methods"][0]["r"] != first["methods"][0]["r"]
     assert events[-1].value["rows"] == first["rows"]
+    row = events[-1].value["methods"][0]
+    assert (row["method"], row["settings"]) == ("hif-cr", {"iterations": 1})
+    assert "settings" not in first["methods"][0]
+    assert "(Iterations: 1)" in charts.fading([row]).data[-1].name
+    with pytest.raises(ValueError, match="settings of ekfac, which is not among the methods"):
+        FadingSpec(workspace="w", settings={"ekfac": {"rows": 100}})
     for settings, words in (
         ({"tracin-adam": {"form": "twice"}}, "settings of tracin-adam, which is not among the methods"),
         ({"hif-cr": {"power": 2}}, "hif-cr has no setting 'power'"),
@@ -405,6 +412,19 @@ def test_settings_are_of_methods_of_the_study_and_change_scores_alone(opened, tm
     ):
         with pytest.raises(ValueError, match=words):
             FadingSpec(**shared, settings=settings)
+
+
+def test_settings_of_every_kind_of_method_reach_its_scores(opened, tmp_path):
+    keep_epochs(opened, [0.1, 0.2])
+    methods = ("tracin-multi", "random", "tracin-adam")
+    shared = {**SMALL, "workspace": opened.name, "checkpoint": "epoch-2", "learning_rate": 0.05, "repeats": 1}
+    usual = list(registry.start(FadingSpec(**shared, methods=methods), tmp_path))[-1].value["methods"]
+    settings = {"tracin-multi": {"names": ("epoch-1",)}, "random": {"seed": 7}, "tracin-adam": {"form": "twice"}}
+    others = list(registry.start(FadingSpec(**shared, methods=methods, settings=settings), tmp_path))[-1].value[
+        "methods"
+    ]
+    for before, after in zip(usual, others, strict=True):
+        assert before["r"] != after["r"], before["method"]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,12 @@ import torch
 from family_checkpoints import FAMILIES, save_family, write_family_data
 from homes import living_in
 
+from influence_core.correction.halves import nearest_half
 from influence_core.data.opening import run as open_workspace
 from influence_core.events import Result, Step
+from influence_core.home import read_json
 from influence_core.models.loading import load, rows_of
+from influence_core.similar import features
 from influence_core.specs import OpenSpec
 from influence_core.workspace import Workspace
 
@@ -92,6 +95,13 @@ def test_a_correction_flips_and_what_is_kept_is_a_checkpoint_like_the_first(jour
     assert steps[0].divergence == 0
     assert steps[-1].divergence > 0
     assert steps[-1].loss < steps[0].loss
+    # the half of the retention rows that is near by the features that predicting keeps
+    manifest, own = read_json(tmp_path / "run" / "manifest.json"), features(workspace, "test")
+    rows, near = manifest["retention_rows"], manifest["near_rows"]
+    wanted = nearest_half(own[[workspace.locate(each)[1] for each in rows]], own[[workspace.locate(example)[1]]])
+    differ = {each for each, half in zip(rows, wanted, strict=True) if half} ^ set(near)
+    assert len(near) == (len(rows) + 1) // 2
+    assert len(differ) <= 2  # the two around the median, which half precision may exchange
     kept = workspace.keep(tmp_path / "run", "kept")
     parent = workspace.checkpoint()
     assert (kept.kind, kept.preparation, kept.parent) == (parent.kind, parent.preparation, parent.name)

@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from influence_core.charts import theme
-from influence_core.settings import CONTROLS, METHOD_NAMES
+from influence_core.settings import CONTROLS, method_words
 
 _NOTHING = "No repeat has been measured yet: the chart fills in as the run goes on"
 
@@ -138,7 +138,7 @@ def _line(figure: go.Figure, row: Mapping[str, Any], what: str, line: dict[str, 
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    return METHOD_NAMES.get(row["method"], str(row["method"]))
+    return method_words(str(row["method"]), row.get("settings", {}))
 
 
 def _course(row: Mapping[str, Any]) -> str:

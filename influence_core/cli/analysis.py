@@ -9,7 +9,7 @@ import typer
 
 from influence_core.cli.correction_set import correct_together, grouped_by, halves
 from influence_core.cli.output import Checkpoint, Json, Name, Scope, emit, follow, given, number, pairs, run_here
-from influence_core.cli.report_file import check_report, report_here
+from influence_core.cli.report_file import check_report, report_here, save_report
 from influence_core.cli.settings import Method, SetOptions, settings_of
 from influence_core.errors import UserError
 from influence_core.events import Result, Step
@@ -192,11 +192,16 @@ def correct(
             outcome["checkpoint"] = found.keep(result, keep).name
             if (said := caution(outcome)) is not None:
                 typer.echo(f"note: {said}", err=True)
-        if report is not None:
-            report_here(report, found, result, seen)
+        page = "" if report is None else report_here(found, result, seen)
     if json:
         emit({name: outcome[name] for name in ("flipped", "flip_step", "base_flip_step", "retention", "checkpoint")})
-        return
+    else:
+        _print_outcome(outcome, about)
+    if report is not None:
+        save_report("--report", report, page)
+
+
+def _print_outcome(outcome: dict[str, Any], about: dict[str, Any]) -> None:
     flip = f"flipped at step {outcome['flip_step']}" if outcome["flipped"] else "did not flip"
     own = outcome["base_flip_step"]
     print(f"\n{flip}; without correction it {'does not flip' if own is None else f'flips at step {own}'}")

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from influence_core.cli.output import emit, follow, given, number, table
-from influence_core.cli.report_file import report_here
+from influence_core.cli.report_file import report_here, save_report
 from influence_core.errors import UserError
 from influence_core.events import Result, SetStep
 from influence_core.groups import keep_groups, kept_groups
@@ -76,14 +76,15 @@ def correct_together(
             outcome["checkpoint"] = workspace.keep(result, keep).name
             if (said := caution(outcome)) is not None:
                 typer.echo(f"note: {said}", err=True)
-        if report is not None:
-            report_here(report, workspace, result, steps)
+        page = "" if report is None else report_here(workspace, result, steps)
     if json:
         emit({name: outcome[name] for name in (*ENDING, *STOPS) if name in outcome})
-        return
-    _print_outcome(outcome)
-    if (said := chosen_words(about)) is not None and not few_desired(about):
-        print(said)
+    else:
+        _print_outcome(outcome)
+        if (said := chosen_words(about)) is not None and not few_desired(about):
+            print(said)
+    if report is not None:
+        save_report("--report", report, page)
 
 
 def _print_step(event: SetStep, json: bool) -> None:

@@ -138,7 +138,7 @@ def fading(
 def _fading_row(row: dict[str, Any]) -> dict[str, Any]:
     known = row["peak"] is not None
     return {
-        "method": row["method"],
+        "method": " ".join([row["method"], *(f"{name}={value}" for name, value in row.get("settings", {}).items())]),
         "peak": shown(row["r"][row["peak"] - 1] if known else None),
         "at step": row["peak"] if known else "–",
         **{"last": shown(row["r"][-1]), "low": shown(row["low"][-1]), "high": shown(row["high"][-1])},

@@ -15,7 +15,7 @@ from influence_core.correction.setting import Setting
 from influence_core.events import Step
 from influence_core.models.classifier import Batch, Parameters
 from influence_core.models.loading import rows_of
-from influence_core.models.predict import penultimate
+from influence_core.models.predict import logits_and_features
 from influence_core.models.prefix import Opened
 from influence_core.models.suffix import Suffix
 from influence_core.specs import VALIDATION_ROWS, Split
@@ -81,21 +81,21 @@ class Retained:
     def first(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Of the first reading the predictions [n], and which rows are near [n], where there are two or more."""
         assert self.start is not None
-        classifier = self.opened.classifier
-        with penultimate(classifier) as seen:
-            predictions = self._predictions(self.start)
-            if len(predictions) < 2:
-                return predictions, None
-            with torch.no_grad():
-                for batch in self.corrected:
-                    classifier.logits(batch, self.start)
-        rows, *corrected = (each.double().cpu().numpy() for each in seen)
-        return predictions, nearest_half(rows, np.concatenate(corrected))
+        if self.batch is None or len(self.ids) < 2:
+            return self._predictions(self.start), None
+        classifier, batches = self.opened.classifier, (self.batch, *self.corrected)
+        with torch.no_grad():
+            read = [logits_and_features(classifier, batch, self.start) for batch in batches]
+        rows, *corrected = (features.double().cpu().numpy() for _, features in read)
+        return read[0][0].argmax(1).cpu().numpy(), nearest_half(rows, np.concatenate(corrected))
 
     @property
     def near_ids(self) -> list[str] | None:
-        """The half of the rows most similar to those corrected; None where there are not two, or nothing was read."""
-        near = None if self.start is None else self.first[1]
+        """The half of the rows most similar to those corrected; None where there are not two, or none was read again.
+
+        It computes nothing, as it is asked for while a run ends, however it ends.
+        """
+        near = self.first[1] if "first" in vars(self) else None
         return None if near is None else [example for example, own in zip(self.ids, near, strict=True) if own]
 
     def _predictions(self, parameters: Parameters) -> np.ndarray:

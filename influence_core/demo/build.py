@@ -114,16 +114,20 @@ def ship_weights(demo: Demo, place: TrainingFolder, label_names: tuple[str, ...]
 def keep(demo: Demo, workspace: Workspace, place: TrainingFolder) -> None:
     """Make each epoch a checkpoint of the workspace, with the optimizer state that training left.
 
-    Its recipe is noted as the shipped checkpoint's is, so that both are known to be of one training (`tracin_multi`).
+    Where it was trained by the shipped checkpoint's recipe, it is noted as that one's is, which may record fewer
+    fields: then TracIn over checkpoints takes them for one training (`tracin_multi`), as they are up to rounding.
     """
-    recipe = workspace.checkpoint(CHECKPOINT).notes["recipe"]
+    shipped = workspace.checkpoint(CHECKPOINT).notes["recipe"]
     for name in place.checkpoints():
         about = place.about(name)
+        same = all(about["recipe"].get(field) == value for field, value in shipped.items())
+        notes = {"recipe": shipped if same else about["recipe"], "epoch": about["epoch"], "step": about["step"]}
         where = workspace.path / "checkpoints" / f"epoch-{about['epoch']:g}"
         if where.exists():
+            if any(entry.name == where.name for entry in workspace.checkpoints()):
+                workspace.change_checkpoint(where.name, notes=notes)
             continue
         shutil.copytree(place.path / name, where)
-        notes = {"recipe": recipe, "epoch": about["epoch"], "step": about["step"]}
         optimizer = recorded(where).optimizer
         workspace.add_checkpoint(where.name, kind=demo.recipe.kind, optimizer=optimizer, notes=notes)
 

@@ -3,7 +3,6 @@
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from influence_core.artefacts import write_parquet
 from influence_core.errors import UserError
 from influence_core.events import Events, Progress, Result
-from influence_core.models.classifier import Classifier, Parameters, Rows
+from influence_core.models.classifier import Batch, Classifier, Parameters, Rows
 from influence_core.models.loading import load, rows_of
 from influence_core.rates import record
 from influence_core.specs import PredictSpec, Split
@@ -52,19 +51,20 @@ def last_linear(classifier: Classifier) -> nn.Linear:
     return [module for module in classifier.module.modules() if isinstance(module, nn.Linear)][-1]
 
 
-@contextmanager
-def penultimate(classifier: Classifier) -> Iterator[list[Tensor]]:
-    """Collect the features of each forward pass while it lasts: the input of the last linear layer, [B, d]."""
+def logits_and_features(
+    classifier: Classifier, batch: Batch, parameters: Parameters | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return logits [B, C] and features [B, d], the input of the last linear layer; to be called without gradients.
+
+    A classifier that makes its logits in several passes (`models.seq2seq`) has the features of the first.
+    """
     seen: list[Tensor] = []
-
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen.append(_first_position(inputs[0].detach()))
-
-    hook = last_linear(classifier).register_forward_pre_hook(keep)
+    hook = last_linear(classifier).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     try:
-        yield seen
+        logits = classifier.logits(batch, parameters)
     finally:
         hook.remove()
+    return logits, _first_position(seen[0])
 
 
 def _first_position(states: Tensor) -> Tensor:
@@ -80,16 +80,15 @@ def predict(
     logits: Tensor | None = None
     features: Tensor | None = None
     losses = torch.zeros(n, dtype=torch.float64)
-    with torch.no_grad(), penultimate(classifier) as seen:
+    with torch.no_grad():
         for numbers, batch in rows.buckets(0, n, BATCH):
-            seen.clear()
-            out = classifier.logits(batch, parameters)
+            out, own = logits_and_features(classifier, batch, parameters)
             if logits is None or features is None:
                 logits = torch.zeros(n, out.shape[1], dtype=torch.float64)
-                features = torch.zeros(n, seen[0].shape[-1])
+                features = torch.zeros(n, own.shape[-1])
             where = torch.from_numpy(numbers)
             logits[where] = out.double().cpu()
-            features[where] = seen[0].float().cpu()
+            features[where] = own.float().cpu()
             losses[where] = classifier.losses_of(out.double(), batch.labels).cpu()
             done += len(numbers)
             yield Progress(phase=phase, done=done, total=n)

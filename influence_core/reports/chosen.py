@@ -22,10 +22,13 @@ def chosen_words(noted: dict[str, Any]) -> str | None:
     if share is not None:
         said.append(f"{percent(share)} of the chosen opponents carry the desired label, “{noted['desired']}”.")
     if shares := _shares_of_several(noted):
-        few = sum(each < FEWEST for each in shares)
+        few, of = sum(each < FEWEST for each in shares), noted.get("of", len(shares))
+        which = (
+            f"{len(shares)} rows" if of == len(shares) else f"the {len(shares)} rows of {of} that are ranked already"
+        )
         said.append(
             f"{percent(sum(shares) / len(shares))} of the chosen opponents carry the desired label, on average; "
-            f"for {few} of {len(shares)} rows fewer than half do."
+            f"for {few} of {which} fewer than half do."
         )
     said += [FEW] if few_desired(noted) else []
     if spec.get("only_annotated"):

@@ -43,6 +43,10 @@ class Scoped(Spec):
 
     scope: Scope = None  # None: the workspace's
 
+    def of_method(self, method: Method | None) -> "Attributed":
+        """Return the request for a method's scores in this scope (None: the usual one), with its usual settings."""
+        return Attributed(workspace=self.workspace, checkpoint=self.checkpoint, scope=self.scope, method=method)
+
 
 class Attributed(Scoped):
     """A spec that names an attribution method, with the method's own settings (`influence_core.settings`)."""

@@ -69,10 +69,16 @@ class FadingSpec(TrajectorySpec):
             raise ValueError(one_line(error)) from None
         return {method: values for method, values in checked.items() if values}
 
+    def of_method(self, method: Method | None) -> Attributed:
+        """See base; with the settings that this study has for the method."""
+        own = {} if method is None else self.settings.get(method, {})
+        return Attributed(**dict(super().of_method(method)) | {"settings": own})
+
     @model_validator(mode="after")
     def _of_methods(self) -> Self:
-        if self.methods and (odd := sorted(set(self.settings) - set(self.methods))):
-            raise ValueError(f"settings of {odd[0]}, which is not among the methods: leave them out, or add the method")
+        odd = sorted(set(self.settings) - set(self.methods) if self.methods else {"ekfac"} & set(self.settings))
+        if odd:
+            raise ValueError(f"settings of {odd[0]}, which is not among the methods: leave them out, or add it")
         return self
 
 

@@ -52,30 +52,31 @@ def run(spec: DivergenceSpec, result: Path) -> Events:
         kept = {weight: Repeat(workspace, KIND, repeat_key(workspace, spec, drawn, weight)) for weight in spec.epsilons}
         floor = Repeat(workspace, KIND, repeat_key(workspace, spec, drawn, NOISE))
         missing = [weight for weight, own in kept.items() if own.read("series") is None]
+        stopped = False  # what is measured of this repeat counts, but for its noise and bounds
         unmeasured = [NOISE] if floor.read("series") is None else []  # also of repeats kept before there was one
         if missing or unmeasured:
             setting = setting or (yield from through(open_setting(workspace, spec), Setting))
             what = f"{len(missing)} ε and the base" if missing else "the noise floor"
             phase = f"repeat {number + 1} of {spec.repeats}: {what}"
             series = yield from measure(setting, spec, drawn, [*missing, *unmeasured], phase, result)
-            if series is None:
+            if series is None and missing:
                 break
+            stopped = series is None
             parts = [kept[weight] for weight in missing] + [floor] * len(unmeasured)
-            for own, distances in zip(parts, series.T, strict=True):
+            for own, distances in zip(parts, () if series is None else series.T, strict=not stopped):
                 own.describe({"state": setting.source, "dtype": str(setting.opened.classifier.dtype)})
                 own.write("series", {"divergence": distances})
             budget.made()
-        noise, stopped = floor.read("series"), False
+        noise = floor.read("series")
         for weight, own in kept.items():
-            if spec.bounds and why_not is None and own.read("bounds") is None:
+            if spec.bounds and why_not is None and own.read("bounds") is None and not stopped:
                 setting = setting or (yield from through(open_setting(workspace, spec), Setting))
                 phase = f"repeat {number + 1} of {spec.repeats}: bounds at ε = {weight:g}"
                 found = yield from bound(setting, spec, drawn, weight, phase, result)
-                if found is None:
-                    stopped = True
-                    break
-                own.write("bounds", found)
-                budget.made()
+                stopped = found is None
+                if found is not None:
+                    own.write("bounds", found)
+                    budget.made()
             arrays = own.read("series")
             if arrays is None:
                 raise RunFailedError(f"what was kept in {own.folder} is gone: start again")
@@ -83,10 +84,9 @@ def run(spec: DivergenceSpec, result: Path) -> Events:
             bounds = own.read("bounds") if spec.bounds and why_not is None else None
             told = None if noise is None else noise["divergence"].tolist()
             rows.append({**measured, **bounds_of(bounds), "bounds_unavailable": why_not, "noise": told})
-        if stopped:
-            rows = [each for each in rows if each["repeat"] != number]
-            break
         used.append(drawn.ids(workspace)["train"])
+        if stopped:
+            break
     about = {"repeats": len(used), "repeats_asked": spec.repeats, **setting_words(workspace, spec), "rows": used}
     yield Result(value={"series": rows, **about, "seconds": time.monotonic() - started})
 

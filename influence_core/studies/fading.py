@@ -22,7 +22,7 @@ from influence_core.specs import Attributed, FadingSpec
 from influence_core.studies.following import circumstances, followed
 from influence_core.studies.readings import number, numbers
 from influence_core.studies.resumable import Budget, Repeat
-from influence_core.studies.scoring import asked, score, scores_key, usable
+from influence_core.studies.scoring import score, scores_key, usable
 from influence_core.studies.setting import Drawn, Setting, draw, open_setting, optimizer_for, setting_key, setting_words
 from influence_core.studies.statistics import TRUST, VERDICT_REPEATS, agreement, band, pooled
 from influence_core.studies.statistics import fading as fading_of
@@ -111,11 +111,11 @@ class Study:
 
         Unless the study's settings say otherwise.
         """
-        spec, wanted = self.spec, asked(self.spec, method)
+        spec, wanted = self.spec, self.spec.of_method(method)
         if method != TracInAdam.name or self.optimizer.kind != "adam":
             return wanted
         own: dict[str, Any] = {"batch_size": spec.batch_size, "seed": spec.seed}
-        if spec.optimizer_state in ("checkpoint", "warm"):  # zeros have no v̂
+        if spec.optimizer_state is not None:
             own["state"] = spec.optimizer_state
         return wanted.model_copy(update={"settings": own | wanted.settings})
 
@@ -248,8 +248,10 @@ def method_row(name: Method, spec: FadingSpec, done: Sequence[Measured]) -> dict
         verdict = f"predicts the opposite of what happens by step {spec.steps}"
     if METHODS[name].control:
         verdict = f"a control: its band contains zero at {here.contains_zero.sum()} of {spec.steps} steps"
+    own = {"settings": spec.settings[name]} if spec.settings.get(name) else {}
     return {
         "method": name,
+        **own,
         "steps": list(range(1, spec.steps + 1)),
         "r": numbers(here.r),
         "low": numbers(here.low),

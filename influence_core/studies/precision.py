@@ -13,7 +13,6 @@ from influence_core.runs.stopping import stop_requested
 from influence_core.settings import Method
 from influence_core.specs import MislabelledSpec
 from influence_core.studies.intervals import wilson
-from influence_core.studies.scoring import asked
 from influence_core.workspace import Workspace
 
 
@@ -23,7 +22,7 @@ def judges(workspace: Workspace, spec: MislabelledSpec) -> list[Method]:
     for name in spec.methods or METHODS:
         method = METHODS[name]
         why = None if method.judges_itself else "it gives no self-influence"
-        why = why or method.unavailable(workspace, asked(spec, method.name))
+        why = why or method.unavailable(workspace, spec.of_method(method.name))
         if why is None:
             found.append(method.name)
         elif spec.methods:
@@ -43,7 +42,7 @@ def precision_rows(
     for name in methods:
         if rows and stop_requested(result):
             break
-        method, own = METHODS[name], asked(spec, name)
+        method, own = METHODS[name], spec.of_method(name)
         yield from method.compute_self(workspace, own)
         found = method.self_scores(workspace, own)
         assert found is not None

@@ -19,7 +19,7 @@ from influence_core.attribution.tracin_multi import TracInMulti
 from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Progress
 from influence_core.settings import Method
-from influence_core.specs import Attributed, FadingSpec, Scoped
+from influence_core.specs import Attributed, Scoped
 from influence_core.workspace import Workspace
 
 Scoring = Generator[Progress, None, np.ndarray]
@@ -34,19 +34,12 @@ def usable(workspace: Workspace, spec: Scoped, wanted: Sequence[Method]) -> tupl
     names = list(dict.fromkeys(wanted)) or [method.name for method in METHODS.values() if method.name != Ekfac.name]
     reasons: dict[str, str] = {}
     for name in names:
-        if (why := _why_not(workspace, asked(spec, name))) is None:
+        if (why := _why_not(workspace, spec.of_method(name))) is None:
             continue
         if wanted:
             raise UserError(f"{name} cannot be used here: {why}")
         reasons[name] = why
     return [name for name in names if name not in reasons], reasons
-
-
-def asked(spec: Scoped, method: Method) -> Attributed:
-    """Return a study's request for one method, with the settings that the study has for it."""
-    own = spec.settings.get(method, {}) if isinstance(spec, FadingSpec) else {}
-    shared = {"workspace": spec.workspace, "checkpoint": spec.checkpoint, "scope": spec.scope}
-    return Attributed(**shared, method=method, settings=own)
 
 
 def scores_key(workspace: Workspace, spec: Attributed) -> dict[str, Any]:
@@ -58,10 +51,13 @@ def scores_key(workspace: Workspace, spec: Attributed) -> dict[str, Any]:
     if isinstance(method, Abif):
         table = method.table(workspace, spec)
         return {**key, "index": None if table is None else [table.key, table.manifest["made"]]}
+    if isinstance(method, GradientMethod):
+        return {**key, **method.depends_on(workspace, spec)}
+    key |= {"settings": spec.settings} if spec.settings else {}
     if isinstance(method, TracInMulti):
         names = [entry.name for entry in workspace.checkpoints()]
-        return {**key, "checkpoints": [workspace.checkpoint(name).key for name in names]}
-    return {**key, **(method.depends_on(workspace, spec) if isinstance(method, GradientMethod) else {})}
+        key["checkpoints"] = [workspace.checkpoint(name).key for name in names]
+    return key
 
 
 def score(
@@ -127,7 +123,7 @@ def _at_checkpoints(
     names = method.chosen(workspace, spec)
     assert names is not None
     single = TracIn()
-    places = [spec.model_copy(update={"method": single.name, "checkpoint": name}) for name in names]
+    places = [spec.model_copy(update={"method": single.name, "checkpoint": name, "settings": {}}) for name in names]
     rates = [single.rate(workspace, place) for place in places]
     total = np.zeros((len(numbers), len(queries)))
     for place, rate in zip(places, rates, strict=True):

@@ -10,6 +10,8 @@ from influence_core.specs import CorrectionSetSpec, CorrectionSpec
 from influence_core.workspace import Workspace
 from pages.components.offering import unavailable
 
+NOTED = 20  # examples whose rankings are read at each look at the form, about a second
+
 
 def desired_label(workspace: Workspace, spec: CorrectionSpec) -> str:
     """Return the name of the desired label."""
@@ -38,9 +40,11 @@ def noted(workspace: Workspace, spec: CorrectionSpec) -> dict[str, Any]:
 
 
 def noted_together(workspace: Workspace, spec: CorrectionSetSpec) -> dict[str, Any]:
-    """Return the same of each of several examples, of those whose ranking is kept."""
+    """Return the same of each of several examples, of those whose ranking is kept; nothing of very many."""
+    if not (spec.strategy == "opponents" or spec.only_annotated) or len(spec.examples) > NOTED:
+        return {}
     each = [noted(workspace, spec.alone(example)) for example in spec.examples]
-    found: dict[str, Any] = {"examples": [one for one in each if "desired_share" in one]}
+    found: dict[str, Any] = {"examples": [one for one in each if "desired_share" in one], "of": len(each)}
     if spec.only_annotated and all("rows" in one for one in each):
         found |= {"spec": spec.model_dump(), "groups": [{"rows": one["rows"]} for one in each]}
     return found

@@ -89,8 +89,9 @@ def control_button(run: RunDirectory, spec: AnyCorrection, what: str) -> None:
         label_visibility="collapsed",
         width=280,
     )
-    label, tip = "Run it with the same settings", "and see both on the same charts when it is over"
-    control, name = with_strategy(spec, chosen), f"{what} ({chosen})"
-    both = partial(beside, other=run.id)
+    label, control, name = "Run it with the same settings", with_strategy(spec, chosen), f"{what} ({chosen})"
+    finished = run.state().state == "finished"
+    both = partial(beside, other=run.id) if finished else None
+    tip = "and see both on the same charts when it is over" if finished else None
     with shown_errors():
         submit_button(label, f"control_{run.id}", control, name, icon=":material/casino:", tip=tip, on_submit=both)

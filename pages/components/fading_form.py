@@ -10,7 +10,7 @@ from influence_core.checks import check_drawn
 from influence_core.errors import UserError
 from influence_core.estimates import estimate
 from influence_core.settings import METHOD_NAMES, Method
-from influence_core.specs import Attributed, FadingSpec
+from influence_core.specs import Attributed, FadingSpec, Scoped
 from influence_core.workspace import DEMOS, Checkpoint, Workspace
 from pages.components.errors import shown_errors
 from pages.components.fading_words import carried_words, sizes_words
@@ -130,7 +130,7 @@ def asked(context: Context, preset: Mapping[str, Any] | None = None) -> FadingSp
     )
     check_drawn(context.workspace, spec.train_rows, spec.test_rows)
     for name in spec.methods:
-        if (why := why_not(context.workspace, spec.checkpoint, here[SCOPE], name)) is not None:
+        if (why := why_not(context.workspace, spec.of_method(name))) is not None:
             raise UserError(why)
     return spec
 
@@ -145,8 +145,8 @@ def fill(spec: FadingSpec, kind: str) -> None:
         values[METHODS] = list(spec.methods)
     if spec.learning_rate is not None:
         values[RATE + kind] = spec.learning_rate
-    fields = FadingSpec.model_fields
-    hidden = {name: getattr(spec, name) for name in HIDDEN if getattr(spec, name) != fields[name].default}
+    usual = {name: field.get_default(call_default_factory=True) for name, field in FadingSpec.model_fields.items()}
+    hidden = {name: getattr(spec, name) for name in HIDDEN if getattr(spec, name) != usual[name]}
     taken = Carried(spec.workspace, spec.checkpoint, spec.optimizer, hidden)
     st.session_state.update({**values, CARRIED: taken})
 
@@ -169,11 +169,11 @@ def drop_carried() -> None:
     st.session_state.pop(CARRIED, None)
 
 
-def why_not(workspace: Workspace, checkpoint: str | None, scope: str, method: Method) -> str | None:
+def why_not(workspace: Workspace, spec: Attributed) -> str | None:
     """Return why a method cannot be used here, in words; None where it can. As `studies.scoring.usable`, no torch."""
-    spec = Attributed(workspace=workspace.name, checkpoint=checkpoint, scope=scope, method=method)
-    if method == "abif" and ((table := Abif().table(workspace, spec)) is None or not has_basis(table)):
-        return f"ABIF cannot be used here: it needs an index with its eigenvectors for the scope {scope_words(scope)}"
+    if spec.method == "abif" and ((table := Abif().table(workspace, spec)) is None or not has_basis(table)):
+        scope = scope_words(spec.scope or workspace.scope)
+        return f"ABIF cannot be used here: it needs an index with its eigenvectors for the scope {scope}"
     return unavailable(workspace, spec)
 
 
@@ -217,11 +217,8 @@ def _settings(workspace: Workspace, checkpoint: Checkpoint) -> None:
         persist_state="session",
         help="which parameters; the fewer, the faster",
     )
-    reasons = {
-        name: why
-        for name in ALL_METHODS
-        if (why := why_not(workspace, checkpoint.name, st.session_state[SCOPE], name)) is not None
-    }
+    asked = Scoped(workspace=workspace.name, checkpoint=checkpoint.name, scope=st.session_state[SCOPE])
+    reasons = {name: why for name in ALL_METHODS if (why := why_not(workspace, asked.of_method(name))) is not None}
     st.multiselect(
         "Scores by",
         [name for name in ALL_METHODS if name not in reasons or name in st.session_state[METHODS]],

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from influence_core import charts
-from influence_core.settings import CONTROLS, METHOD_NAMES
+from influence_core.settings import CONTROLS, METHOD_NAMES, method_words
 from pages.components.fading_words import TERMS, band_words, fading_words, noise_words
 from pages.components.text import plain
 
@@ -75,7 +75,7 @@ def outcome_table(table: Sequence[Mapping[str, Any]], key: str) -> None:
         )
     rows = [
         {
-            "method": METHOD_NAMES.get(row["method"], str(row["method"])),
+            "method": method_words(str(row["method"]), row.get("settings", {})),
             "largest R": None if row["peak"] is None else row["r"][row["peak"] - 1],
             "at step": row["peak"],
             "last R": row["r"][-1],

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from influence_core.charts import VERDICT_REPEATS, number, powerless
-from influence_core.settings import CONTROLS, METHOD_NAMES, SETTINGS, Method
+from influence_core.settings import CONTROLS, Method, method_words
 from influence_core.specs import FadingSpec
 from influence_core.workspace import Checkpoint
 from pages.components.correction_words import optimizer_words, steps
@@ -50,19 +50,17 @@ def carried_words(carried: Mapping[str, Any]) -> str:
 
 def method_settings_words(settings: Mapping[Method, Mapping[str, Any]]) -> str:
     """Say which settings methods have that are not the usual ones."""
-    own = [(METHOD_NAMES[method], SETTINGS[method].model_fields, values) for method, values in settings.items()]
-    return "; ".join(
-        f"{name} with {', '.join(f'{fields[each].title}: {value}' for each, value in values.items())}"
-        for name, fields, values in own
-    )
+    return "; ".join(method_words(method, own) for method, own in settings.items())
 
 
 def settings_words(spec: FadingSpec, checkpoint: Checkpoint, scope: str) -> str:
     """Say all settings of a run, a line each."""
-    names = ", ".join(METHOD_NAMES[name] for name in spec.methods) or "all methods that can be used here"
+    names = ", ".join(method_words(name, spec.settings.get(name, {})) for name in spec.methods)
+    if not names:
+        names = "; ".join(filter(None, ["all methods that can be used here", method_settings_words(spec.settings)]))
     return "\n".join(
         [
-            f"Scores: {names}.{f' {method_settings_words(spec.settings)}.' if spec.settings else ''}",
+            f"Scores: {names}.",
             f"{count(spec.repeats, 'repeat')}: {spec.train_rows} training rows, each trained with a weight changed by "
             f"{signed(spec.epsilon)}, and {spec.test_rows} test rows whose loss is read.",
             f"{steps(spec.steps).capitalize()} on batches of {spec.batch_size}: {optimizer_words(spec, checkpoint)}.",
@@ -116,7 +114,7 @@ def fading_words(table: Sequence[Mapping[str, Any]], repeats: int) -> list[str]:
     for row in table:
         if row["method"] in CONTROLS or row["peak"] is None:
             continue
-        name = "" if len(table) == 1 else f"{METHOD_NAMES.get(row['method'], row['method'])}: "
+        name = "" if len(table) == 1 else f"{method_words(row['method'], row.get('settings', {}))}: "
         words = _verdict(row) if repeats >= VERDICT_REPEATS else _course(row)
         said.append(f"{name}{words}" if name else words[0].upper() + words[1:])
     return said

@@ -84,7 +84,7 @@ def _divergence(value: dict[str, Any]) -> list[dict[str, Any]]:
             return {"bound (8)": f"none: {reason}"}
         if not row.get("bound"):
             return {}
-        return {"bound (8)": shown(row["bound"][-1]), "product form": shown(row["bound_tight"][-1])}
+        return {"bound (8)": shown(row["bound"][-1]), "product form of the bound": shown(row["bound_tight"][-1])}
 
     def shown(number: float | None) -> str:
         return "beyond any number" if number is None else charts.number(number)
@@ -133,8 +133,8 @@ def _correction(value: dict[str, Any]) -> list[dict[str, Any]]:
             "at least": row["success"]["low"],
             "at most": row["success"]["high"],
             "retention": row["retention"]["value"],
-            "at the flip": row.get("retention_at_flip", {}).get("value"),
-            "at the last step, without a flip": row.get("retention_at_last", {}).get("value"),
+            "retention at the flip": row.get("retention_at_flip", {}).get("value"),
+            "retention at the last step, without a flip": row.get("retention_at_last", {}).get("value"),
             "mean steps": row["steps"]["value"],
             "flipped by themselves": row["by_itself"]["value"],
         }
