@@ -50,6 +50,11 @@ class Ranking(BaseModel):
     proponents: list[RankedRow]
     opponents: list[RankedRow]
 
+    @property
+    def unsolved(self) -> bool:
+        """Whether a solve behind it found nothing better than 0, so that all scores are 0 and nothing is ranked."""
+        return "residual" in self.notes and self.notes["iterations"] == 0 and not self.notes["converged"]
+
 
 class Suspect(BaseModel):
     """One training row by its influence on itself: the decrease of its own loss per unit of ε."""

@@ -191,6 +191,23 @@ def test_strategies_pick_what_they_say(opened, wrong):
     assert not np.array_equal(other.numbers, chosen["random"].numbers)
 
 
+def test_a_solve_that_found_nothing_is_named_as_the_reason(opened, wrong):
+    """Conjugate Gradient may leave 0 as its best where H is indefinite."""
+    empty = opened.rank(wrong["id"], method="tracin", top=8).model_copy(
+        update={
+            "method": "hif-cg",
+            "notes": {"iterations": 0, "residual": 1.0, "converged": False},
+            "proponents": [],
+            "opponents": [],
+        }
+    )
+    spec = CorrectionSpec(workspace=opened.name, example=wrong["id"], k=8)
+    asked = Request(opened, spec, int(wrong["prediction"]), int(wrong["label"]), opened.labels().values, empty)
+    for name in ("proponents", "opponents"):
+        with pytest.raises(UserError, match=r"hif-cg ranks no row for .*all scores are 0"):
+            STRATEGIES[name].choose(asked)
+
+
 def test_the_base_loss_keeps_the_original_labels_and_b_alone_is_relabelled(opened, wrong, tmp_path):
     before, _, _ = split_events(opened.correct(wrong["id"], strategy="random", steps=2, **FAST))
     untouched = opened.train["id"].iloc[0]

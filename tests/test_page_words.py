@@ -273,6 +273,10 @@ def test_only_what_weakens_the_scores_is_a_caveat():
     assert "did not converge: its best residual, 0.3 of ‖∇l‖, came after 12 iterations" in unfinished
     (negative,) = ranking_words.caveats(ranking("hif-cg", **{**SOLVED, "negative_at": 4}))
     assert "negative curvature at iteration 5" in negative
+    nothing = ranking("hif-cr", **{**SOLVED, "iterations": 0, "converged": False, "residual": 1.0})
+    (empty,) = ranking_words.caveats(nothing)
+    assert nothing.unsolved
+    assert "all scores are 0" in empty
 
 
 def test_settings_in_words():

@@ -72,6 +72,8 @@ def rank(
     if ranking.notes.get("converged") is False:
         at = f"its residual is {number(ranking.notes['residual'])} of the gradient's norm"
         print(f"the solve did not converge: {at} after {ranking.notes['iterations']} iterations")
+    if ranking.unsolved:
+        print("it found nothing better than 0, so all scores are 0: choose another method, such as hif-cr")
     if ranking.notes.get("negative_at", -1) >= 0:
         print(f"negative curvature met at iteration {ranking.notes['negative_at'] + 1}: the Hessian is indefinite")
     for side, rows in sides.items():

@@ -66,7 +66,12 @@ def notes_words(notes: Mapping[str, Any]) -> list[str]:
 def caveats(ranking: Ranking) -> list[str]:
     """Say what makes the scores mean less than they seem to; empty where nothing does."""
     notes, found = ranking.notes, []
-    if notes.get("converged") is False:
+    if ranking.unsolved:
+        found.append(
+            "The solve found nothing better than 0, where it begins: all scores are 0, and no row is a proponent or "
+            f"an opponent. Choose another method, such as {METHOD_NAMES['hif-cr']}, or add damping, in the settings."
+        )
+    elif notes.get("converged") is False:
         found.append(
             f"The solve did not converge: its best residual, {number(notes['residual'])} of ‖∇l‖, came after "
             f"{notes['iterations']:,} iterations. The scores are those of an unfinished H⁻¹∇l; allow more "
