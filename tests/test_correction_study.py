@@ -9,6 +9,7 @@ from homes import living_in
 from noisy_workspaces import noisy_workspace
 
 from influence_core.cli import main
+from influence_core.cli.correction_studies import ranged
 from influence_core.correction.strategies import Chosen
 from influence_core.errors import RunFailedError, UserError
 from influence_core.events import Progress, Result
@@ -333,6 +334,16 @@ def test_the_command_prints_writes_and_draws(workspace, capsys, tmp_path):
     code, said, err = call(capsys, *small)
     assert code == 0, err
     assert "16 of 16 corrections" in said
-    assert "proponents" in said
+    cells = record["value"]["cells"]
+    assert said.count(" random ") == sum("random" in cell["against"] for cell in cells) == 3  # "minus random"
+    own = next(cell for cell in cells if cell["strategy"] == "proponents")
+    line = next(line for line in said.splitlines() if line.startswith("proponents") and " random " in line)
+    assert own["method"] in line
+    assert all(ranged(own["against"]["random"][name]) in line for name in ("success", "steps", "retention"))
+    code, said, err = call(capsys, *small, "--strategy", "random")
+    assert (code, "minus" in said) == (0, False)  # nothing to compare, so no empty table
+    code, said, err = call(capsys, *small[:-4], "--mispredictions", "500")
+    assert (code, said) == (2, "")
+    assert err.startswith("error: mispredictions = 500, but ")  # no estimate before it
     code, said, err = call(capsys, *small, "--draw", "love")
     assert (code, err) == (2, "error: draw = 'love': choose one of success, retention, steps\n")

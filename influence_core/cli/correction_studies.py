@@ -11,6 +11,7 @@ from influence_core.cli.study_options import CorrectionOptions, Figure, StudyOpt
 from influence_core.errors import UserError
 from influence_core.specs import CorrectionStudySpec, MislabelledSpec, RetrainSpec
 
+WAY, MEASURES = ("strategy", "method", "by", "share"), ("success", "steps", "retention")
 Mispredictions = Annotated[int | None, typer.Option(help="mispredictions corrected (default 30)")]
 CORRECTION_FIGURES = {
     "success": "correction_outcome",
@@ -55,31 +56,40 @@ def correction(
         count = len(value["tuned"]["examples"])
         print(f"learning rate {value['learning_rate']:.2g}, tuned on {count} other mispredictions ({tried} flipped)")
     print(f"{value['corrections']} of {value.get('corrections_asked', '–')} corrections")
-    lines = [_cell(row) for row in value["cells"]]
-    compared = ("− random", "− permuted")
     numbers = ("success", "retention", "at flip", "at last", "steps", "median", "by itself")
-    table(lines, ("strategy", "method", "by", "share", "n", *numbers))
-    table([line for line in lines if any(line[name] for name in compared)], ("strategy", "by", "share", *compared))
+    table([_cell(row) for row in value["cells"]], (*WAY, "n", *numbers))
+    if differences := [line for row in value["cells"] for line in _against(row)]:
+        print("minus a control, on the same mispredictions; steps where both flip")
+        table(differences, (*WAY, "minus", *MEASURES))
 
 
-def _cell(row: dict[str, Any]) -> dict[str, Any]:
+def _way(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "strategy": row["strategy"],
         "method": row["method"] or "–",
         "by": row["by"] or "–",
         "share": shown(row["share"]),
+    }
+
+
+def _cell(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **_way(row),
         "n": row["mispredictions"],
         **{name: ranged(row[name]) for name in ("success", "retention", "steps")},
         "at flip": shown(row["retention_at_flip"]["value"]),
         "at last": shown(row["retention_at_last"]["value"]),
         "median": shown(row["median_steps"]),
         "by itself": shown(row["by_itself"]["value"]),
-        **{f"− {name}": _differences(row["against"].get(name)) for name in ("random", "permuted")},
     }
 
 
-def _differences(against: dict[str, Any] | None) -> str:
-    return "; ".join(f"{name} {ranged(value)}" for name, value in against.items()) if against else ""
+def _against(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a line for each control that a cell is compared with."""
+    return [
+        {**_way(row), "minus": control, **{name: ranged(found[name]) for name in MEASURES}}
+        for control, found in row["against"].items()
+    ]
 
 
 def ranged(interval: dict[str, Any]) -> str:
@@ -132,7 +142,8 @@ def mislabelled(
         for row in value["corrections"]
     ]
     table(lines, ("proponents", "n", *numbers, "median", "by itself"))
-    print(f"own minus permuted: {_differences(value['difference'])}")
+    difference = "; ".join(f"{name} {ranged(found)}" for name, found in value["difference"].items())
+    print(f"own minus permuted: {difference}")
 
 
 def retrain(

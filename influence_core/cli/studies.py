@@ -29,6 +29,7 @@ from influence_core.specs import (
     StabilitySpec,
     TracinErrorSpec,
 )
+from influence_core.study_checks import check_study
 from influence_core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def measured(kind: type[Asked], shared: StudyOptions, **own: Any) -> dict[str, A
     workspace = Workspace.open(shared.workspace)
     spec = workspace.spec(kind, shared.of_spec(**own))
     if not isinstance(spec, StabilitySpec):  # whose cost nobody has measured
+        check_study(workspace, spec)
         typer.echo(f"this takes {estimate(workspace, spec).words}", err=True)
     value = run_here(spec, early=True)
     save_record(shared, spec, value)

@@ -41,8 +41,9 @@ class CorrectionStudySpec(TrajectorySpec):
     def _can_sweep(self) -> Self:
         if not self.shares and self.points > 1 and self.k >= self.batch_size:
             raise ValueError(
-                f"k = {self.k} rows beside batches of {self.batch_size} are half of the weight before any up-sampling, "
-                "so there is nothing to sweep: lower k, raise batch_size, or give points = 1 or shares"
+                f"k = {self.k} rows beside batches of {self.batch_size} carry "
+                f"{100 * self.k / (self.k + self.batch_size):.3g} % of the weight without any up-sampling, so there is "
+                "nothing to sweep up to half: lower k, raise batch_size, or give points = 1 or shares"
             )
         if self.tune and self.learning_rate is not None:
             raise ValueError(f"learning_rate = {self.learning_rate:g} and tune: give one of the two")

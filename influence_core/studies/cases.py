@@ -1,20 +1,18 @@
 """Mispredictions that a study of corrections works on, drawn by a seed, and who gets whose proponents."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from influence_core.errors import UserError
 from influence_core.events import Progress
 from influence_core.models.predict import run as predict
 from influence_core.partners import permuted
 from influence_core.specs import PredictSpec, Split
+from influence_core.study_checks import SPLIT, truths
 from influence_core.workspace import Workspace
-
-SPLIT: Split = "test"
 
 
 @dataclass(frozen=True)
@@ -37,21 +35,9 @@ def predicted(workspace: Workspace, checkpoint: str | None, result: Path, split:
 def cases(workspace: Workspace, checkpoint: str | None, seed: int) -> list[Case]:
     """Return all mispredictions of a predicted test split in an order drawn by the seed."""
     frame = workspace.dataset.splits[SPLIT]
-    truth = (frame["gold"] if "gold" in frame else frame["label"]).to_numpy(dtype=np.int64)
-    found = workspace.predict(SPLIT, checkpoint)["prediction"].to_numpy(dtype=np.int64)
-    wrong = np.flatnonzero(found != truth)
-    order = np.random.default_rng(seed).permutation(wrong)
+    found, truth = workspace.predict(SPLIT, checkpoint)["prediction"].to_numpy(dtype=np.int64), truths(workspace)
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(found != truth))
     return [Case(str(frame["id"].iloc[row]), int(row), int(found[row]), int(truth[row])) for row in order]
-
-
-def check_enough(workspace: Workspace, found: Sequence[Case], reported: int, others: int = 0) -> None:
-    """Raise `UserError` unless there are so many mispredictions to report on, and others to tune on."""
-    if len(found) < reported + others:
-        besides = f" and {others} others to tune on" if others else ""
-        raise UserError(
-            f"mispredictions = {reported}{besides}, but {workspace.name} has {len(found)} in its {SPLIT} split: "
-            f"give at most {max(0, len(found) - others)}"
-        )
 
 
 def partners(drawn: Iterable[Case], seed: int) -> dict[str, Case]:

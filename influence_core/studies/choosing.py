@@ -13,7 +13,8 @@ from influence_core.errors import UserError
 from influence_core.events import Progress, through
 from influence_core.settings import Method
 from influence_core.specs import CorrectionSpec, CorrectionStudySpec, ExplainSpec, Order, Strategy
-from influence_core.studies.cases import SPLIT, Case
+from influence_core.studies.cases import Case
+from influence_core.study_checks import SPLIT
 from influence_core.trajectory.streams import derive
 from influence_core.workspace import Workspace
 

@@ -15,7 +15,7 @@ from influence_core.events import Events, Progress, Result
 from influence_core.runs.stopping import stop_requested
 from influence_core.settings import Method
 from influence_core.specs import Attributed, CorrectionStudySpec
-from influence_core.studies.cases import Case, cases, check_enough, predicted
+from influence_core.studies.cases import Case, cases, predicted
 from influence_core.studies.choosing import CONTROL, Cell, Choice, cells
 from influence_core.studies.correcting import Corrections
 from influence_core.studies.correction_table import cell_row, piece_row
@@ -25,6 +25,7 @@ from influence_core.studies.resumable import Budget
 from influence_core.studies.scoring import usable
 from influence_core.studies.setting import setting_words
 from influence_core.studies.tuning import Tuned, tune
+from influence_core.study_checks import check_enough
 from influence_core.workspace import Workspace
 
 Way = tuple[Cell, float]  # with its share
@@ -68,7 +69,7 @@ def run(spec: CorrectionStudySpec, result: Path) -> Events:
     methods = ranked_by(workspace, spec)
     yield from predicted(workspace, spec.checkpoint, result)
     every = cases(workspace, spec.checkpoint, spec.seed)
-    check_enough(workspace, every, spec.mispredictions, spec.tuning if spec.tune else 0)
+    check_enough(workspace, len(every), spec.mispredictions, spec.tuning if spec.tune else 0)
     drawn, others = every[: spec.mispredictions], every[spec.mispredictions :][: spec.tuning]
     choice, budget = Choice(spec, result), Budget(spec.budget_minutes)
     tuned: Tuned | None = None

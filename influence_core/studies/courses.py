@@ -12,8 +12,9 @@ from influence_core.errors import RunFailedError
 from influence_core.events import Progress
 from influence_core.models.classifier import Parameters
 from influence_core.runs.stopping import stop_requested
-from influence_core.studies.cases import SPLIT, Case
+from influence_core.studies.cases import Case
 from influence_core.studies.setting import Setting
+from influence_core.study_checks import SPLIT
 from influence_core.trajectory.perturbation import Perturbation
 
 

@@ -18,7 +18,7 @@ from influence_core.events import Events, Progress, Result
 from influence_core.runs.stopping import stop_requested
 from influence_core.settings import Method
 from influence_core.specs import Attributed, ExplainSpec, MislabelledSpec
-from influence_core.studies.cases import SPLIT, Case, cases, partners, predicted
+from influence_core.studies.cases import Case, cases, partners, predicted
 from influence_core.studies.correcting import Corrections
 from influence_core.studies.correction_table import against
 from influence_core.studies.courses import Course
@@ -26,6 +26,7 @@ from influence_core.studies.intervals import mean, wilson
 from influence_core.studies.precision import judges, precision_rows
 from influence_core.studies.resumable import Budget
 from influence_core.studies.setting import setting_words
+from influence_core.study_checks import SPLIT
 from influence_core.workspace import Workspace
 
 LOOKED = 10  # times as many mispredictions are looked through as are wanted

@@ -16,11 +16,12 @@ from influence_core.errors import UserError
 from influence_core.events import Events, Progress, Result
 from influence_core.runs.stopping import stop_requested
 from influence_core.specs import Attributed, CorrectionStudySpec, RetrainSpec
-from influence_core.studies.cases import SPLIT, Case, cases, check_enough, predicted
+from influence_core.studies.cases import Case, cases, predicted
 from influence_core.studies.choosing import Cell, Choice
 from influence_core.studies.resumable import Budget
 from influence_core.studies.retrain_table import Outcome, Retrained, accuracies, row, summary
 from influence_core.studies.retraining import Retrainings
+from influence_core.study_checks import SPLIT, check_enough
 from influence_core.training.origins import origin_of
 from influence_core.workspace import Workspace
 
@@ -78,7 +79,7 @@ def run(spec: RetrainSpec, result: Path) -> Events:
     origin, strategies = origin_of(workspace, spec), strategies_of(workspace, spec)
     yield from predicted(workspace, spec.checkpoint, result)
     every = cases(workspace, spec.checkpoint, spec.seed)
-    check_enough(workspace, every, spec.mispredictions)
+    check_enough(workspace, len(every), spec.mispredictions)
     drawn, stand = every[: spec.mispredictions], workspace.labels()
     frame, before = workspace.dataset.splits[SPLIT], workspace.predict(SPLIT, spec.checkpoint)
     truth = (frame["gold"] if "gold" in frame else frame["label"]).to_numpy(dtype=np.int64)

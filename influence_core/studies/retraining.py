@@ -18,8 +18,8 @@ from influence_core.models.classifier import Rows
 from influence_core.models.predict import Predictions, predict
 from influence_core.models.prefix import Opened, behind_prefix
 from influence_core.runs.stopping import stop_requested
-from influence_core.studies.cases import SPLIT
 from influence_core.studies.resumable import Budget, Repeat
+from influence_core.study_checks import SPLIT
 from influence_core.training.bases import write_start
 from influence_core.training.loop import train
 from influence_core.training.origins import Origin

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from influence_core.artefacts import base_key
-from influence_core.checks import check_drawn
 from influence_core.events import Progress, through
 from influence_core.models import prefix
 from influence_core.models.classifier import Batch, Parameters, Rows
@@ -19,6 +18,7 @@ from influence_core.models.suffix import Suffix, cut
 from influence_core.sizes import record_outputs
 from influence_core.specs import Split, TracinErrorSpec, TrajectorySpec
 from influence_core.studies.keys import optimizer_key
+from influence_core.study_checks import check_drawn
 from influence_core.trajectory.optimizers import OptimizerSpec, OptimizerState
 from influence_core.trajectory.start import Start, optimizer_of, start_state
 from influence_core.trajectory.step import TrainingStep
