@@ -1,6 +1,7 @@
 """What a correction may be told: which rows, whose labels, which modes, when to stop; each against a hand count."""
 
 import copy
+import re
 import shlex
 
 import numpy as np
@@ -13,7 +14,6 @@ from homes import living_in
 from safetensors.torch import load_file
 
 from influence_core.cli import main
-from influence_core.correction.reading import validation_rows
 from influence_core.correction.replay import replay
 from influence_core.correction.run import above
 from influence_core.data.opening import run as open_workspace
@@ -25,9 +25,10 @@ from influence_core.models.predict import Predictions, predict
 from influence_core.replays import Replayed
 from influence_core.reports.chosen import FEW, chosen_words, few_desired
 from influence_core.reports.commands import correct_command
-from influence_core.specs import VALIDATION_ROWS, CorrectionSpec, OpenSpec, RankSpec
+from influence_core.specs import VALIDATION_ROWS, CorrectionSetSpec, CorrectionSpec, OpenSpec, RankSpec
 from influence_core.trajectory.optimizers import OptimizerSpec
 from influence_core.trajectory.step import TrainingStep
+from influence_core.validation import loss_before, validation_rows
 from influence_core.workspace import Workspace
 
 FAST = {"optimizer": "sgd", "learning_rate": 0.1, "k": 6, "batch_size": 16, "method": "tracin"}
@@ -273,6 +274,23 @@ def test_a_run_ends_where_the_validation_loss_is_too_high(validated, tmp_path):
     short, outcome, _ = corrected(validated, example, tmp_path / "run", **options, max_validation_loss=limit)
     assert [step.step for step in short] == list(range(first + 1))
     assert outcome["validation_loss_at_stop"] == short[-1].validation_loss == losses[first]
+
+
+def test_a_limit_that_is_below_the_loss_before_the_first_step_is_refused(validated, tmp_path):
+    examples = [str(example) for example in validated.mispredictions("test")["id"].iloc[:2]]
+    assert loss_before(validated, None, examples) is None  # not predicted: a run would end at step 0
+    validated.predict("validation")
+    now = loss_before(validated, None, examples)
+    classifier = load(validated)
+    batch = rows_of(validated, classifier, "validation").batch(validation_rows(validated))
+    with torch.no_grad():
+        assert now == pytest.approx(float(F.cross_entropy(classifier.logits(batch), batch.labels)), rel=1e-4)
+    said = rf"max_validation_loss = {now / 2:g} but the validation loss is {now:.3g} before the first step"
+    options = {**FAST, "max_validation_loss": now / 2}
+    with pytest.raises(UserError, match=re.escape(said)):
+        list(validated.correct(examples[0], **options))
+    with pytest.raises(UserError, match=re.escape(said)):
+        validated.outcome(validated.spec(CorrectionSetSpec, {**options, "examples": tuple(examples)}))
 
 
 def test_without_a_validation_split_that_rule_is_refused(opened, example):

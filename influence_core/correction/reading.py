@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,11 @@ from influence_core.models.loading import rows_of
 from influence_core.models.predict import logits_and_features
 from influence_core.models.prefix import Opened
 from influence_core.models.suffix import Suffix
-from influence_core.specs import VALIDATION_ROWS, Split
+from influence_core.specs import Split
 from influence_core.trajectory.lockstep import Lockstep
 from influence_core.trajectory.optimizers import OptimizerState
 from influence_core.trajectory.tangent import Tangents
-from influence_core.workspace import Workspace
-
-VALIDATION_SEED = 0
+from influence_core.validation import validation_rows
 
 
 def few_rows(setting: Setting, opened: Opened, split: Split, rows: list[int], labels: list[int] | None = None) -> Batch:
@@ -39,14 +36,6 @@ def few_rows(setting: Setting, opened: Opened, split: Split, rows: list[int], la
 def evaluated(parameters: Parameters, state: OptimizerState) -> Parameters:
     """Return what a forward pass in eval mode depends on: parameters, and running statistics where they moved."""
     return {**parameters, **state.buffers}
-
-
-def validation_rows(workspace: Workspace, corrected: Collection[str] = ()) -> list[int]:
-    """Return the numbers of the fixed seeded validation rows, without the corrected ones, whose loss may end a run."""
-    n = len(workspace.dataset.splits["validation"])
-    own = {row for split, row in workspace.places(corrected).values() if split == "validation"}
-    order = np.random.default_rng(VALIDATION_SEED).permutation(n).tolist()
-    return sorted(islice((row for row in order if row not in own), VALIDATION_ROWS))
 
 
 class Retained:

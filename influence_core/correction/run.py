@@ -21,6 +21,7 @@ from influence_core.sizes import fills, record_size
 from influence_core.specs import Correcting, CorrectionSpec
 from influence_core.trajectory.lockstep import Lockstep, lockstep
 from influence_core.trajectory.start import optimizer_of
+from influence_core.validation import check_limit
 
 
 def run(spec: CorrectionSpec, result: Path) -> Events:
@@ -31,6 +32,7 @@ def run(spec: CorrectionSpec, result: Path) -> Events:
     ends, so that they can be kept. With ``predict`` each step also says what influence predicts of it (`predicting`).
     """
     setting = yield from through(prepare(spec, result), Setting)
+    check_limit(setting.workspace, spec, [spec.example])
     chosen = yield from through(choose(setting, result), Chosen)
     workspace = setting.workspace
     few = not fills(workspace, spec)

@@ -6,6 +6,7 @@ import streamlit as st
 
 from influence_core.checks import has_batchnorm
 from influence_core.settings import METHOD_WORDS
+from influence_core.validation import loss_before
 from influence_core.workspace import Checkpoint, Workspace
 from pages.components import settings_form
 from pages.components.correction_presets import presets
@@ -63,7 +64,11 @@ def form(
         )
     with middle:
         weight(max(1, together))
-        stop(validation=bool(len(workspace.dataset.splits.get("validation", ()))))
+        corrected = [] if example is None else [example]
+        stop(
+            validation=bool(len(workspace.dataset.splits.get("validation", ()))),
+            loss=loss_before(workspace, checkpoint.name, corrected),
+        )
     with right:
         kind = optimizer(checkpoint)
         modes(has_batchnorm(workspace, checkpoint.name, None))

@@ -10,6 +10,7 @@ from influence_core import checks
 from influence_core.errors import UserError
 from influence_core.estimates import estimate
 from influence_core.specs import CorrectionSetSpec
+from influence_core.validation import check_limit
 from influence_core.workspace import Workspace
 from pages.components import data, state
 from pages.components.contents import cell
@@ -137,6 +138,8 @@ def _check(workspace: Workspace, spec: CorrectionSetSpec, predicted: dict[str, s
             checks.check_correction(workspace, spec.alone(example), own, labels)
         except UserError as error:
             refused.append(str(error))
+    if not refused:
+        check_limit(workspace, spec, spec.examples)
     if refused:
         raise UserError(refused[0] + (f" ({len(refused)} of {len(spec.examples)})" if len(refused) > 1 else ""))
     if spec.strategy != "random" and (why := unavailable(workspace, spec)) is not None:

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from influence_core.charts import number
 from influence_core.specs import DEFAULT_RATE, VALIDATION_ROWS
 from influence_core.workspace import Checkpoint
 from pages.components.correction_settings import (
@@ -107,8 +108,8 @@ def curves(scope: str, kind: str) -> bool:
     return bool(st.session_state[key]) and not moving
 
 
-def stop(validation: bool) -> None:
-    """Show when the run ends; by the validation loss only where there is a validation split."""
+def stop(validation: bool, loss: float | None) -> None:
+    """Show when the run ends; by the validation loss, now ``loss``, only where there is a validation split."""
     rule, most = st.columns(2)
     rule.selectbox("Stop", list(STOPS), format_func=STOPS.__getitem__, key=STOP, persist_state="session")
     most.number_input("At most (steps)", min_value=1, max_value=1000, step=1, key=STEPS, persist_state="session")
@@ -136,7 +137,8 @@ def stop(validation: bool) -> None:
         step=0.05,
         format="%.4g",
         key=LOSS,
-        placeholder="does not matter",
+        placeholder="does not matter" if loss is None else f"does not matter (now {number(loss)})",
         persist_state="session",
-        help=f"the mean loss (nats) of a fixed set of at most {VALIDATION_ROWS} validation rows, read after each step",
+        help=f"the mean loss (nats) of a fixed set of at most {VALIDATION_ROWS} validation rows, read after each step"
+        + ("" if loss is None else f"; before the first step it is {number(loss)}"),
     )

@@ -13,6 +13,7 @@ from influence_core.events import Progress, through
 from influence_core.groups import Given, kept_groups
 from influence_core.specs import CorrectionSetSpec, ExplainSpec, Split
 from influence_core.trajectory.streams import derive
+from influence_core.validation import check_limit
 from influence_core.workspace import Labels, Workspace
 
 SHARED = ("workspace", "checkpoint", "scope", "method", "settings", "target")  # of the spec and of its rankings
@@ -48,6 +49,7 @@ def prepare_all(spec: CorrectionSetSpec, result: Path) -> Iterator[Progress | To
     if refused:
         also = "" if len(refused) == 1 else f" ({len(refused)} of {len(spec.examples)} cannot be corrected)"
         raise UserError(refused[0] + also)
+    check_limit(workspace, spec, spec.examples)
     members = [replace(member, labels=members[0].labels) for member in members]  # whatever is relabelled meanwhile
     retained = retention_rows(workspace, list(spec.examples))
     yield Together(workspace, spec, members, members[0].labels, retained, given)

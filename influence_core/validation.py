@@ -1,0 +1,40 @@
+"""The fixed validation rows whose mean loss may end a correction, and what it is before the first step; no torch."""
+
+from collections.abc import Collection
+from itertools import islice
+
+import numpy as np
+
+from influence_core.errors import UserError
+from influence_core.specs import VALIDATION_ROWS, Correcting, Split
+from influence_core.workspace import Workspace
+
+SPLIT: Split = "validation"
+SEED = 0
+
+
+def validation_rows(workspace: Workspace, corrected: Collection[str] = ()) -> list[int]:
+    """Return the numbers of the fixed seeded validation rows, without the corrected ones, whose loss may end a run."""
+    n = len(workspace.dataset.splits[SPLIT])
+    own = {row for split, row in workspace.places(corrected).values() if split == SPLIT}
+    order = np.random.default_rng(SEED).permutation(n).tolist()
+    return sorted(islice((row for row in order if row not in own), VALIDATION_ROWS))
+
+
+def loss_before(workspace: Workspace, checkpoint: str | None, corrected: Collection[str]) -> float | None:
+    """Return those rows' mean loss (nats) before a correction; None where they are not predicted yet, or are none."""
+    if SPLIT not in workspace.dataset.splits or (found := workspace.predictions(SPLIT, checkpoint)) is None:
+        return None
+    rows = validation_rows(workspace, corrected)
+    return float(found["loss"].iloc[rows].mean()) if rows else None
+
+
+def check_limit(workspace: Workspace, spec: Correcting, corrected: Collection[str]) -> None:
+    """Raise `UserError` for a limit that would end the run before its first step, as far as predictions tell."""
+    if (limit := spec.max_validation_loss) is None:
+        return
+    if (now := loss_before(workspace, spec.checkpoint, corrected)) is not None and now > limit:
+        raise UserError(
+            f"max_validation_loss = {limit:g} but the validation loss is {now:.3g} before the first step: "
+            "give more than that, or leave it out"
+        )
