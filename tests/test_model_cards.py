@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
@@ -20,7 +22,7 @@ from influence_core.reports.commands import correct_command
 from influence_core.reports.correction import correction_page
 from influence_core.reports.facts import Correction, read
 from influence_core.reports.markdown import cell, code, fenced, listed
-from influence_core.specs import CorrectionSpec, OpenSpec
+from influence_core.specs import CorrectionSpec, OpenSpec, Strategy
 from influence_core.workspace import Workspace
 
 FAST = {"optimizer": "sgd", "learning_rate": 0.1, "k": 6, "batch_size": 16, "method": "tracin", "steps": 2}
@@ -143,7 +145,8 @@ def test_the_card_says_by_whose_labels(opened, tmp_path):
     card = (Path(opened.keep(tmp_path / "run", "kept").path) / "README.md").read_text()
     assert "were set to the desired label as an experiment; no annotation was written" in card
     assert r"Annotators had decided on 1 of them before: Ann \<b\> \`x\`." in card
-    assert "label event 1" in card
+    assert "The run read the labels as they stood at label event 1." in card
+    assert "in the workspace named above, with the labels as they stood at label event 1: the ranking" in card
     assert "Later" not in card
     assert "a secret" not in card
     assert "no validation split" in card
@@ -171,6 +174,8 @@ def outcome(before: float, after: float, retention: float, **more) -> dict[str, 
 def test_what_got_worse_is_said_beyond_a_visible_limit_only():
     assert caution(outcome(0.8, 0.8 - ACCURACY_DROP + 1e-9, LEAST_RETENTION)) is None
     assert caution(outcome(0.8, 0.9, 1.0)) is None
+    assert ACCURACY_DROP < 0.8825 - 0.8775  # as floats have it
+    assert caution(outcome(0.8825, 0.8775, 1.0)) is None
     said = caution(outcome(0.8, 0.78, 1.0))
     assert said == ("This correction has a price: accuracy on test fell by 2 points (80 % → 78 %; more than 0.5).")
     assert "retention fell to 90 % (less than 95 %)" in str(caution(outcome(0.8, 0.8, 0.9)))
@@ -251,6 +256,29 @@ def test_labels_of_b_are_those_at_the_runs_cursor(opened, tmp_path):
     assert found.label_events == []
     at = {**manifest, "cursor": 1}
     assert Correction(opened, at, {}, ()).labels[0] != old
+
+
+def test_annotators_rows_are_not_said_to_have_the_desired_label(opened, tmp_path):
+    example = opened.mispredictions()["id"].iloc[0]
+    list(opened.correct(example, tmp_path / "run", **FAST))
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    for strategy in get_args(Strategy):
+        for only in (False, True):
+            spec = {**manifest["spec"], "strategy": strategy, "only_annotated": only}
+            said = dict(Correction(opened, {**manifest, "spec": spec}, {}, ()).settings)["rows of B"]
+            assert said.startswith("6 ")
+            assert ("relabelled to the desired label" in said) is (not only and strategy != "opponents")
+            assert ("with the annotators' label" in said) is only
+            assert ("(control)" in said) is (strategy in ("random", "permuted"))
+
+
+def test_labels_before_any_event_are_named(opened, tmp_path):
+    list(opened.correct(opened.mispredictions()["id"].iloc[0], tmp_path / "run", **FAST))
+    page = correction_page(read(opened, tmp_path / "run"), [])
+    card = (Path(opened.keep(tmp_path / "run", "kept").path) / "README.md").read_text()
+    assert "The run read the data's own labels, before any label event." in card
+    assert "in the workspace named above, with the data's own labels, before any label event: the ranking" in card
+    assert "Made with the data's own labels, before any label event. Written by" in unescape(page)
 
 
 def test_label_events_of_the_batches_are_told_where_the_loss_had_them(opened, tmp_path):

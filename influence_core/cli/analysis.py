@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from influence_core.cli.correction_set import correct_together, grouped_by, halves
+from influence_core.cli.correction_set import correct_together, grouped_by, halves, stopped_by_loss
 from influence_core.cli.output import Checkpoint, Json, Name, Scope, emit, follow, given, number, pairs, run_here
 from influence_core.cli.report_file import check_report, report_here, save_report
 from influence_core.cli.settings import Method, SetOptions, settings_of
@@ -74,9 +74,11 @@ def correct(
     ] = None,
     method: Method = None,
     settings: SetOptions = None,
-    by: str | None = None,
+    by: Annotated[str | None, typer.Option(help="order of the ranking: cosine (default) or score")] = None,
     desired: Annotated[str | None, typer.Option(help="gold (default) or a label")] = None,
-    target: str | None = None,
+    target: Annotated[
+        str | None, typer.Option(help="whose loss the ranking speaks of: predicted (default), gold, or a label")
+    ] = None,
     scope: Scope = None,
     checkpoint: Checkpoint = None,
     k: Annotated[int | None, typer.Option(help="rows of B (default 12)")] = None,
@@ -87,7 +89,9 @@ def correct(
     learning_rate: Annotated[float | None, typer.Option(help="default 1e-5 for Adam, 1e-3 for SGD")] = None,
     optimizer: Annotated[str | None, typer.Option(help="checkpoint (default), sgd or adam")] = None,
     optimizer_state: Annotated[str | None, typer.Option(help="checkpoint, warm or zeros")] = None,
-    seed: int | None = None,
+    seed: Annotated[
+        int | None, typer.Option(help="of batches, random rows and whose proponents are taken (default 0)")
+    ] = None,
     after_flip: Annotated[int | None, typer.Option(help="go on so many steps after the flip (default 0)")] = None,
     min_retention: Annotated[float | None, typer.Option(help="stop when retention is below (default: never)")] = None,
     max_validation_loss: Annotated[
@@ -160,10 +164,15 @@ def correct(
         options |= grouped_by(found, group_by, groups, group_column)
         correct_together(found, {**options, "examples": example}, keep, report, json)
         return
-    if group_by is not None or group_epsilon or even_groups or groups is not None or group_column is not None:
-        raise UserError(
-            "--group-by, --groups, --even-groups and --group-… are for several examples: give --example more than once"
-        )
+    grouping = {
+        "--group-by": group_by is not None,
+        "--groups": groups is not None,
+        "--group-column": group_column is not None,
+        "--group-epsilon": bool(group_epsilon),
+        "--even-groups": even_groups,
+    }
+    if told := [name for name, is_told in grouping.items() if is_told]:
+        raise UserError(f"{' and '.join(told)}: groups are of several examples, give --example more than once")
     spec = found.spec(CorrectionSpec, {**options, "example": example[0]})
     if keep is not None:
         found.checkpoint_folder(keep)  # refuses the name before anything slow
@@ -190,8 +199,8 @@ def correct(
             typer.echo(f"note: {chosen_words(about)}", err=True)
         if keep is not None:
             outcome["checkpoint"] = found.keep(result, keep).name
-            if (said := caution(outcome)) is not None:
-                typer.echo(f"note: {said}", err=True)
+        if (said := caution(outcome)) is not None:
+            typer.echo(f"note: {said}", err=True)
         page = "" if report is None else report_here(found, result, seen)
     if json:
         emit({name: outcome[name] for name in ("flipped", "flip_step", "base_flip_step", "retention", "checkpoint")})
@@ -218,7 +227,7 @@ def _print_outcome(outcome: dict[str, Any], about: dict[str, Any]) -> None:
     if "retention_at_stop" in outcome:
         print(f"stopped at step {outcome['steps']}: retention was {number(100 * outcome['retention_at_stop'])} %")
     if "validation_loss_at_stop" in outcome:
-        print(f"stopped at step {outcome['steps']}: validation loss was {number(outcome['validation_loss_at_stop'])}")
+        print(stopped_by_loss(outcome, about))
     for split, own_split in reversed(compared(outcome).items()):
         print(f"whole {split} set: {100 * own_split['before']:.2f} → {100 * own_split['after']:.2f} %", end="")
         print(f", fixed {len(own_split['fixed'])}, broken {len(own_split['broken'])}")

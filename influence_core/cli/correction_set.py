@@ -74,13 +74,13 @@ def correct_together(
             typer.echo(f"note: {chosen_words(about)}", err=True)
         if keep is not None:
             outcome["checkpoint"] = workspace.keep(result, keep).name
-            if (said := caution(outcome)) is not None:
-                typer.echo(f"note: {said}", err=True)
+        if (said := caution(outcome)) is not None:
+            typer.echo(f"note: {said}", err=True)
         page = "" if report is None else report_here(workspace, result, steps)
     if json:
         emit({name: outcome[name] for name in (*ENDING, *STOPS) if name in outcome})
     else:
-        _print_outcome(outcome)
+        _print_outcome(outcome, about)
         if (said := chosen_words(about)) is not None and not few_desired(about):
             print(said)
     if report is not None:
@@ -108,7 +108,13 @@ def halves(outcome: dict[str, Any], corrected: str) -> str:
     return f" ({near} % of the half most similar to {corrected}, {far} % of the others)"
 
 
-def _print_outcome(outcome: dict[str, Any]) -> None:
+def stopped_by_loss(outcome: dict[str, Any], about: dict[str, Any]) -> str:
+    """Say which validation loss ended a run, and above which limit; ``about`` is its manifest."""
+    found, limit = outcome["validation_loss_at_stop"], about["spec"]["max_validation_loss"]
+    return f"stopped at step {outcome['steps']}: validation loss was {number(found)}, above {number(limit)}"
+
+
+def _print_outcome(outcome: dict[str, Any], about: dict[str, Any]) -> None:
     def when(step: int | None) -> str:
         return "–" if step is None else str(step)
 
@@ -120,19 +126,19 @@ def _print_outcome(outcome: dict[str, Any]) -> None:
             "desired": each["desired"],
             "flipped at": when(each["flip_step"]),
             "by itself": when(each["base_flip_step"]),
-            "at the end": number(each["probability"]),
-            "": "" if each["flipped"] or each["flip_step"] is None else "lost again",
+            "probability at the end": number(each["probability"]),
+            "at the end": "as desired" if each["flipped"] else "not" if each["flip_step"] is None else "lost again",
         }
         for each in outcome["examples"]
     ]
-    table(lines, ("example", "predicted", "desired", "flipped at", "by itself", "at the end", ""))
+    table(lines, ("example", "predicted", "desired", "flipped at", "by itself", "probability at the end", "at the end"))
     print(f"retention {number(100 * outcome['retention'])} %{halves(outcome, 'those corrected')}")
     if "retention_at_end" in outcome:
         print(f"retention {number(100 * outcome['retention_at_end'])} % at the end, step {outcome['steps']}")
     if "retention_at_stop" in outcome:
         print(f"stopped at step {outcome['steps']}: retention was {number(100 * outcome['retention_at_stop'])} %")
     if "validation_loss_at_stop" in outcome:
-        print(f"stopped at step {outcome['steps']}: validation loss was {number(outcome['validation_loss_at_stop'])}")
+        print(stopped_by_loss(outcome, about))
     if outcome["stale"]:
         print(f"{outcome['stale']} training rows were scored by labels they no longer have: build the index to refresh")
     for split, about in reversed(compared(outcome).items()):

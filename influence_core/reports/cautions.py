@@ -8,6 +8,7 @@ from influence_core.specs import Split
 # More than these is said before a correction is kept; both are part of the sentence.
 ACCURACY_DROP = 0.005
 LEAST_RETENTION = 0.95
+DIGITS = 9  # of a difference of two accuracies, so that a drop by just the limit is not above it
 
 
 def compared(outcome: dict[str, Any]) -> dict[Split, dict[str, Any]]:
@@ -59,7 +60,7 @@ def caution(outcome: dict[str, Any]) -> str | None:
         f"accuracy on {split} fell by {number(100 * (about['before'] - about['after']))} points "
         f"({percent(about['before'])} → {percent(about['after'])}; more than {number(100 * ACCURACY_DROP)})"
         for split, about in splits.items()
-        if about["before"] - about["after"] > ACCURACY_DROP
+        if round(about["before"] - about["after"], DIGITS) > ACCURACY_DROP
     ]
     least, halves = f"less than {percent(LEAST_RETENTION)}", end_halves(outcome)
     if (retained := end_retention(outcome)) < LEAST_RETENTION:
