@@ -30,6 +30,7 @@ from workspaces import (
 )
 
 from influence_core import checks
+from influence_core.charts import number
 from influence_core.data.dataset import Dataset
 from influence_core.errors import UserError
 from influence_core.home import write_json
@@ -155,10 +156,18 @@ def test_the_share_goes_from_no_up_sampling_to_slightly_more_than_half(workspace
     app.select_slider(key=form.SHARE).set_value(40.0).run()
     app.number_input(key=form.K).set_value(20)
     app.number_input(key=form.BATCH).set_value(20).run()
-    assert not app.select_slider  # s₀ is a half
-    assert "20 rows beside batches of 20 are half of the weight before any up-sampling" in captions(app)
+    assert app.select_slider(key=form.SHARE).options == ["50 %", "51 %", "52 %"]  # s₀ is a half
     start(app)
     assert spec_of(submitted[-1]).share is None
+    app = opened(example=EXAMPLE)
+    app.number_input(key=form.BATCH).set_value(8).run()  # 12 rows weigh more than a half: less is there to choose
+    options = app.select_slider(key=form.SHARE).options
+    assert options == [*(f"{share} %" for share in range(1, 53)), "60 %"]
+    assert "12 rows beside batches of 8 carry 60 % of the weight without any up-sampling" in captions(app)
+    assert [caption.value for caption in app.caption].count("no up-sampling") == 1
+    app.select_slider(key=form.SHARE).set_value(52.0).run()
+    start(app)
+    assert spec_of(submitted[-1]).share == 0.52
 
 
 @pytest.mark.parametrize("share", [0.415, 0.83, 0.1, 0.0])
@@ -234,7 +243,7 @@ def test_a_ranking_without_a_proponent_is_said(workspace, submitted):
         if "products" in arrays:
             save_file({**arrays, "products": -np.abs(arrays["products"]) - 0.1}, file)
     app = opened(example=EXAMPLE)
-    said = "k = 12 but only 0 training rows are proponents: choose another strategy"
+    said = f"tracin finds no proponents of '{EXAMPLE}': choose another method or strategy"
     assert said in app.error[0].value.replace("\\", "")
     assert not has(app, "correct_start")
 
@@ -248,6 +257,7 @@ def test_the_validation_loss_can_end_a_run_where_there_is_a_validation_split(wor
     add_predictions(other)
     add_tracin(other, np.random.default_rng(0))
     app = opened(example=EXAMPLE, workspace="more")
+    assert app.number_input(key=form.LOSS).placeholder == "does not matter"  # its rows are not predicted
     app.number_input(key=form.LOSS).set_value(0.8).run()
     assert "or when the validation loss is above 0.8" in texts(app)
     start(app)
@@ -257,6 +267,14 @@ def test_the_validation_loss_can_end_a_run_where_there_is_a_validation_split(wor
     run.append(step(0, validation_loss=0.5))
     run.append(step(1, validation_loss=0.625))
     assert "Mean loss on the validation rows: 0.625 at step 1, 0.5 at step 0." in captions(opened(run=run.id))
+    now = add_predictions(other, "validation")["loss"].mean()  # of fewer rows than are read at most
+    app = opened(example=EXAMPLE, workspace="more")
+    assert app.number_input(key=form.LOSS).placeholder == f"does not matter (now {number(float(now))})"
+    app.number_input(key=form.LOSS).set_value(round(now, 1) - 0.2).run()
+    assert "before the first step" in app.error[0].value
+    assert not has(app, "correct_start")
+    app.number_input(key=form.LOSS).set_value(round(now, 1) + 0.2).run()
+    assert has(app, "correct_start")
 
 
 def test_the_ranking_looked_at_on_influence_is_the_one_that_corrects(workspace, submitted):

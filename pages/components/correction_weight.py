@@ -7,11 +7,14 @@ from influence_core.specs import HIGHEST_SHARE
 from pages.components.correction_settings import BATCH, CONTROL, EVEN, RUN_SHARE, SHARE, K
 
 Share = float | str  # in %, or EVEN
+HIGHEST = round(100 * HIGHEST_SHARE)  # in %
+LOWEST = 1  # in %
 
 
 def weight(examples: int = 1) -> None:
     """Show k, b and the share: from no up-sampling to slightly more than half, or 0 as the control.
 
+    Where k rows weigh more than that without up-sampling, as those of several examples may, less is offered.
     k rows are for each of so many ``examples``, the share is that of all of them.
     """
     rows, batch_size = st.columns(2)
@@ -23,25 +26,25 @@ def weight(examples: int = 1) -> None:
     offered = shares(k, batch, st.session_state[RUN_SHARE])
     if st.session_state[SHARE] not in offered:  # of other sizes
         st.session_state[SHARE] = EVEN
-    if k >= batch:
+    if _even(k, batch) >= HIGHEST:
         st.caption(
-            f"{k:,} rows beside batches of {batch:,} are half of the weight before any up-sampling, so there is "
-            "nothing to raise it to: lower k or raise b for more."
+            f"{k:,} rows beside batches of {batch:,} carry {_words(EVEN, k, batch)} of the weight without any "
+            f"up-sampling. The paper's sweeps end at slightly more than half, {HIGHEST} %: choose less here, lower k "
+            "or raise b."
         )
-    if len(offered) > 1:
-        st.select_slider(
-            "Share of the batch's weight",
-            offered,
-            format_func=lambda share: _words(share, k, batch),
-            key=SHARE,
-            disabled=st.session_state[CONTROL],
-            persist_state="session",
-            help="at no up-sampling, s₀ = k / (k + b), each chosen row counts as much as one row of the batch; the "
-            "paper's sweeps go to slightly more than half (Sec. 6)",
-        )
-        with st.container(horizontal=True, horizontal_alignment="distribute"):
-            for end in (offered[0], offered[-1]):
-                st.caption(_end(end), width="content")
+    st.select_slider(
+        "Share of the batch's weight",
+        offered,
+        format_func=lambda share: _words(share, k, batch),
+        key=SHARE,
+        disabled=st.session_state[CONTROL],
+        persist_state="session",
+        help="at no up-sampling, s₀ = k / (k + b), each chosen row counts as much as one row of the batch; the "
+        "paper's sweeps go to slightly more than half (Sec. 6)",
+    )
+    with st.container(horizontal=True, horizontal_alignment="distribute"):
+        for end in (offered[0], offered[-1]):
+            st.caption(_end(end, st.session_state[RUN_SHARE]), width="content")
     st.toggle(
         "Control, 0 %: both runs are the same",
         key=CONTROL,
@@ -52,18 +55,24 @@ def weight(examples: int = 1) -> None:
 
 def shares(k: int, batch: int, of_run: float | None = None) -> list[Share]:
     """Return the shares to choose from (in %), lowest first, with the one of a run that is filled in from."""
-    even, highest = 100 * k / (k + batch), round(100 * HIGHEST_SHARE)
-    steps = [] if k >= batch else [share for share in range(1, highest + 1) if share > even]
+    even = _even(k, batch)
+    steps = [share for share in range(LOWEST, HIGHEST + 1) if share > even or even >= HIGHEST]
     found = {*map(float, steps), *([] if of_run is None else [of_run])}
     return [*sorted(share for share in found if share < even), EVEN, *sorted(share for share in found if share >= even)]
 
 
+def _even(k: int, batch: int) -> float:
+    return 100 * k / (k + batch)
+
+
 def _words(share: Share, k: int, batch: int) -> str:
-    return f"{number(100 * k / (k + batch))} %" if isinstance(share, str) else f"{share:g} %"
+    return f"{number(_even(k, batch))} %" if isinstance(share, str) else f"{share:g} %"
 
 
-def _end(share: Share) -> str:
+def _end(share: Share, of_run: float | None) -> str:
     """Say what an end of the slider is."""
     if isinstance(share, str):
         return "no up-sampling"
-    return "slightly more than half" if share == 100 * HIGHEST_SHARE else "of the run"
+    if share == of_run:
+        return "of the run"
+    return "slightly more than half" if share == HIGHEST else f"{share:g} %"
