@@ -12,6 +12,7 @@ from influence_core.specs import Correcting, CorrectionSpec, RankSpec, Split
 from influence_core.workspace import WEIGHTS, Workspace
 
 MOST_RANKED = 100_000
+ONE = {"proponents": "a proponent", "opponents": "an opponent"}
 
 
 def desired_label(workspace: Workspace, spec: CorrectionSpec) -> int:
@@ -42,16 +43,15 @@ def ranking_spec(workspace: Workspace, spec: CorrectionSpec) -> RankSpec:
 def candidates(spec: Correcting, ranking: Ranking, kind: str) -> list[RankedRow]:
     """Return the ranked rows of which a strategy takes the first k; ``kind`` is proponents or opponents.
 
-    Of rows that annotators changed, proponents are those that supported the ranking's label until then. Scores speak
-    of the labels that rows have now, so these oppose it now; where they still speak of an earlier label
-    (`RankedRow.stale`), they support it.
+    Of rows that annotators changed, proponents are those that supported the ranking's label until then, opponents those
+    that oppose it with the label they have: a row that was the one is the other since. Scores speak of the labels that
+    rows have now, by which these are opponents; where they still speak of an earlier label (`RankedRow.stale`), the
+    side has turned around, and these are proponents. So a ranking gives the same rows before it is refreshed and after.
     """
-    if kind == "opponents":
-        return ranking.opponents
     if not spec.only_annotated:
-        return ranking.proponents
-    before = [row for row in ranking.proponents if row.stale] + [row for row in ranking.opponents if not row.stale]
-    return sorted(before, key=lambda row: -abs(row.cosine if spec.by == "cosine" else row.score))
+        return ranking.opponents if kind == "opponents" else ranking.proponents
+    opposing = [row for row in ranking.proponents if row.stale] + [row for row in ranking.opponents if not row.stale]
+    return sorted(opposing, key=lambda row: -abs(row.cosine if spec.by == "cosine" else row.score))
 
 
 def check_correction(workspace: Workspace, spec: CorrectionSpec, predicted: int, labels: np.ndarray) -> None:
@@ -103,6 +103,25 @@ def changed(workspace: Workspace, labels: np.ndarray) -> np.ndarray:
     return differs
 
 
+def check_ranked(spec: Correcting, ranking: Ranking, kind: str) -> None:
+    """Raise unless the ranking has k `candidates` of a kind; of rows that annotators changed, one is enough."""
+    if ranking.unsolved:
+        raise UserError(
+            f"{ranking.method} ranks no row for {ranking.example!r}: its solve found nothing better than 0, so all "
+            "scores are 0: choose another method, such as hif-cr"
+        )
+    if found := len(candidates(spec, ranking, kind)):
+        check_count(spec, found, kind)
+        return
+    said = f"{ranking.method} finds no {kind} of {ranking.example!r}"
+    if spec.only_annotated:
+        raise UserError(
+            f"only rows that annotators changed were asked for, and {said} among them: "
+            "relabel others first, on Relabel, or take all rows"
+        )
+    raise UserError(f"{said}: choose another method or strategy")
+
+
 def check_count(spec: Correcting, found: int, kind: str) -> None:
     """Raise unless there are k rows of a kind; of rows that annotators changed, one is enough."""
     if spec.only_annotated:
@@ -111,9 +130,11 @@ def check_count(spec: Correcting, found: int, kind: str) -> None:
                 f"only rows that annotators changed were asked for, and no such row is {kind}: "
                 "relabel some of them first, on Relabel, or take all rows"
             )
+    elif not found:
+        raise UserError(f"k = {spec.k} but no training row is {kind}: choose another strategy")
     elif found < spec.k:
-        advice = f"lower k to {found}" if found else "choose another strategy"
-        raise UserError(f"k = {spec.k} but only {found} training rows are {kind}: {advice}")
+        rows = f"1 training row is {ONE.get(kind, kind)}" if found == 1 else f"{found} training rows are {kind}"
+        raise UserError(f"k = {spec.k} but only {rows}: lower k to {found}")
 
 
 def check_drawn(workspace: Workspace, train_rows: int, test_rows: int) -> None:

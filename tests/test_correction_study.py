@@ -287,6 +287,16 @@ def test_a_misprediction_without_enough_rows_is_skipped_and_counted(workspace, t
     assert value["corrections"] == value["corrections_asked"] == 4
 
 
+def test_the_same_reason_is_counted_as_one_whatever_the_misprediction(workspace, tmp_path, monkeypatch):
+    def none_found(setting, result):
+        raise UserError(f"embedding finds no opponents of {setting.spec.example!r}: choose another method or strategy")
+        yield
+
+    monkeypatch.setattr("influence_core.studies.choosing.choose", none_found)
+    value = study(workspace, tmp_path, strategies=("random",), steps=1)
+    assert value["cells"][0]["skipped"] == {"embedding finds no opponents of it: choose another method or strategy": 4}
+
+
 def test_what_cannot_be_done_is_said_at_once(workspace, tmp_path):
     with pytest.raises(UserError, match=r"mispredictions = 500, but noisy has \d+ in its test split: give at most"):
         study(workspace, tmp_path, mispredictions=500)

@@ -6,8 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from influence_core.checks import candidates, check_count
-from influence_core.errors import UserError
+from influence_core.checks import candidates, check_count, check_ranked
 from influence_core.rankings import Ranking
 from influence_core.specs import CorrectionSpec
 from influence_core.workspace import Workspace
@@ -39,13 +38,8 @@ class Request:
     def numbers(self, kind: str) -> np.ndarray:
         """Return the numbers of the first k ranked rows, [k] int64."""
         assert self.ranking is not None
-        if self.ranking.unsolved:
-            raise UserError(
-                f"{self.ranking.method} ranks no row for {self.ranking.example!r}: its solve found nothing better "
-                "than 0, so all scores are 0: choose another method, such as hif-cr"
-            )
+        check_ranked(self.spec, self.ranking, kind)
         rows = candidates(self.spec, self.ranking, kind)
-        check_count(self.spec, len(rows), kind)
         return np.array([self.workspace.locate(row.id)[1] for row in rows[: self.spec.k]], dtype=np.int64)
 
     def relabelled(self, numbers: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Any
 
 from influence_core import checks
 from influence_core.errors import UserError
-from influence_core.rankings import Ranking
+from influence_core.rankings import RankedRow, Ranking
 from influence_core.specs import CorrectionSetSpec, CorrectionSpec
 from influence_core.workspace import Workspace
 from pages.components.offering import unavailable
@@ -19,8 +19,13 @@ def desired_label(workspace: Workspace, spec: CorrectionSpec) -> str:
 
 
 def ranking_of(workspace: Workspace, spec: CorrectionSpec) -> Ranking | None:
-    """Return the ranking that the correction picks its rows from, if it is at hand."""
-    return workspace.ready(checks.ranking_spec(workspace, spec))
+    """Return the ranking that the correction picks its rows from, if there is one and it is at hand."""
+    return None if spec.strategy == "random" else workspace.ready(checks.ranking_spec(workspace, spec))
+
+
+def taken(spec: CorrectionSpec, ranking: Ranking) -> list[RankedRow]:
+    """Return the rows that the correction takes from its ranking."""
+    return checks.candidates(spec, ranking, spec.strategy)[: spec.k]
 
 
 def noted(workspace: Workspace, spec: CorrectionSpec) -> dict[str, Any]:
@@ -28,9 +33,9 @@ def noted(workspace: Workspace, spec: CorrectionSpec) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if spec.strategy == "permuted":
         found["proponents_of"] = checks.ranked_example(workspace, spec)
-    if spec.strategy == "random" or (ranking := ranking_of(workspace, spec)) is None:
+    if (ranking := ranking_of(workspace, spec)) is None:
         return found
-    rows = checks.candidates(spec, ranking, spec.strategy)[: spec.k]
+    rows = taken(spec, ranking)
     if spec.only_annotated:
         found |= {"spec": spec.model_dump(), "rows": [row.id for row in rows]}
     if spec.strategy == "opponents" and rows:
@@ -64,7 +69,5 @@ def check(workspace: Workspace, spec: CorrectionSpec, predicted: str) -> None:
     checks.check_correction(workspace, spec, workspace.label_index(predicted), labels)
     if spec.strategy != "random" and (why := unavailable(workspace, spec)) is not None:
         raise UserError(why)
-    ranking = None if spec.strategy == "random" else ranking_of(workspace, spec)
-    if ranking is not None:  # otherwise the run ranks first
-        kind = "opponents" if spec.strategy == "opponents" else "proponents"
-        checks.check_count(spec, len(checks.candidates(spec, ranking, kind)), kind)
+    if (ranking := ranking_of(workspace, spec)) is not None:  # otherwise the run ranks first
+        checks.check_ranked(spec, ranking, "opponents" if spec.strategy == "opponents" else "proponents")
