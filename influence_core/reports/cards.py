@@ -96,7 +96,7 @@ def _body(
     yield "## What was changed"
     yield _pairs(correction.settings)
     yield "### By whose labels"
-    yield _span(correction.whose) + f" Labels were read {correction.cursor}."
+    yield _span(correction.whose) + f" The run read {correction.cursor}."
     for events in (correction.label_events, correction.batch_events):
         if not events:
             continue
@@ -115,7 +115,7 @@ def _body(
     yield "## Reproduce it"
     yield fenced(correction.command(name), "bash")
     yield (
-        f"in the workspace named above, with the labels {correction.cursor}: the ranking reads labels as they "
+        f"in the workspace named above, with {correction.cursor}: the ranking reads labels as they "
         "stand, so rows relabelled since may change which rows are chosen. From the recorded rows and labels, "
         "whatever was relabelled since, and compared with these weights bit for bit:"
     )

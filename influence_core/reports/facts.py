@@ -25,6 +25,15 @@ STRATEGIES = {
     "random": "random rows labelled as the prediction, relabelled to the desired label (control)",
     "permuted": "top proponents of another misprediction, relabelled to the desired label (control)",
 }
+ANNOTATED = {  # of rows that annotators changed alone (`checks.candidates`)
+    "proponents": "top proponents until annotators changed their label, with the annotators' label",
+    "opponents": "top opponents since annotators changed their label, with the annotators' label",
+    "random": "random rows whose label annotators changed, with the annotators' label (control)",
+    "permuted": (
+        "top proponents of another misprediction until annotators changed their label, with the annotators' label "
+        "(control)"
+    ),
+}
 STATES = {
     "checkpoint": "the checkpoint's own state",
     "warm": f"a state warmed over {WARM_BATCHES} batches at learning rate 0",
@@ -173,7 +182,7 @@ class Correction:
         """Yield what was done, as (name, value)."""
         spec, about = self.spec, self.manifest
         share = about["epsilon"] / (1 + about["epsilon"])
-        yield "rows of B", f"{len(self.rows)} {STRATEGIES.get(spec.strategy, spec.strategy)}"
+        yield "rows of B", f"{len(self.rows)} {(ANNOTATED if spec.only_annotated else STRATEGIES)[spec.strategy]}"
         if (said := chosen_words(about)) is not None:
             yield "chosen", said
         if "groups" in about:
@@ -224,9 +233,11 @@ class Correction:
 
     @property
     def cursor(self) -> str:
-        """Say which labels it saw."""
+        """Name the labels that it read."""
         at = self.manifest["cursor"]
-        return f"as they stood at label event {at}" if at else "the data's own, before any label event"
+        return (
+            f"the labels as they stood at label event {at}" if at else "the data's own labels, before any label event"
+        )
 
     def command(self, keep: str | None = None) -> str:
         """Return the command that repeats it."""
