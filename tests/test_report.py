@@ -2,17 +2,21 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
 from browser import chromium, open_page
+from correct_page import finished as made_up
+from workspaces import tiny_image_workspace, use_home
 
 from influence_core.cli import main
 from influence_core.data.opening import run as open_workspace
 from influence_core.errors import UserError
 from influence_core.events import Step
-from influence_core.reports.correction import report
+from influence_core.reports.correction import CUT, correction_page, report
+from influence_core.reports.facts import read
 from influence_core.reports.page import element, page, table
 from influence_core.runs import worker
 from influence_core.runs.directory import RunDirectory
@@ -139,6 +143,14 @@ def test_a_report_of_several_has_the_ranking_of_each(opened):
     assert found.text.count("Top proponents") == 2
     assert found.text.count("Trust horizon: not measured.") == 2
     assert "--method tracin" in found.text
+    correction = read(opened, run.result)
+    one, other = correction.outcome["examples"]
+    alone = [{**one, "base_flip_step": 3}, {**other, "base_flip_step": None}]
+    text = Reading(correction_page(replace(correction, outcome={**correction.outcome, "examples": alone}), [])).text
+    for example, words in zip(examples, ("flips by itself at step 3", "does not flip by itself"), strict=True):
+        assert re.search(
+            rf"test row {re.escape(example)} · true [^·]+ · predicted [^·]+ · desired([^·]+·){{2}} {words}", text
+        )
 
 
 def test_the_ranking_is_the_one_that_was_used(opened):
@@ -152,6 +164,52 @@ def test_the_ranking_is_the_one_that_was_used(opened):
     assert re.findall(r"\+0\.\d+", again) == before
     assert "later" not in again  # its label event came after the run
     assert "No annotator had decided on any of them." in again
+
+
+def test_an_empty_side_is_said_and_rows_scored_by_earlier_labels_are_marked(opened):
+    run = finished(opened)
+    correction = read(opened, run.result)
+    (ranking,) = correction.rankings
+    fresh = Reading(correction_page(correction, [])).text
+    assert "†" not in fresh
+    assert "no longer ha" not in fresh
+    rows = [row.model_copy(update={"stale": place == 1}) for place, row in enumerate(ranking.proponents)]
+    changed = ranking.model_copy(update={"proponents": rows, "opponents": [], "stale": 2})
+    stale = replace(correction, rankings=(changed,), manifest={**correction.manifest, "stale": 2})
+    found = Reading(correction_page(stale, []))
+    assert f"Top opponents: they oppose “{ranking.target}”\nThere are none: no training row opposes it." in found.text
+    assert found.text.count(f"{rows[1].label} †") == 1
+    assert "† relabelled since it was scored: its score speaks of the label that it had before." in found.text
+    assert "2 training rows were scored by labels they no longer have (in B: 1)" in found.text
+    annotated = {**correction.manifest, "spec": {**correction.manifest["spec"], "only_annotated": True}}
+    text = Reading(correction_page(replace(stale, manifest={**annotated, "stale": 2}), [])).text
+    assert "There are none: no row that annotators changed opposes it." in text
+
+
+def test_the_rows_of_b_are_listed_with_the_beginning_of_their_text(hostile):
+    run = finished(hostile, strategy="random", steps=1)
+    found = Reading(report(run.id)).text
+    listed = found.split("Which labels were used")[1].split("Step by step")[0]
+    for row in json.loads((run.result / "manifest.json").read_text())["rows"]:
+        text = " ".join(str(hostile.example(row)["text"]).split())
+        assert (text if len(text) <= CUT else text[:CUT].rstrip() + "…") in listed
+    assert HOSTILE[:20] in listed
+
+
+def test_pictures_of_the_rows_of_b_are_not_more_than_so_many(tmp_path, monkeypatch):
+    use_home(monkeypatch, tmp_path)
+    images = tiny_image_workspace()
+    run = made_up(images, example="test-6")
+    manifest = json.loads((run.result / "manifest.json").read_text())
+    more = {"rows": [f"train-{place}" for place in range(9)], "row_labels": ["Bag"] * 9}
+    (run.result / "manifest.json").write_text(json.dumps({**manifest, **more}))
+    for most, drawn in ((50, 8), (3, 3)):  # train-7 cannot be read
+        monkeypatch.setattr("influence_core.reports.correction.PICTURES", most)
+        page = report(run.id)
+        used = page.split("Which labels were used")[1].split("Step by step")[0]
+        assert used.count("data:image/png;base64,") == drawn
+        assert ("Pictures of the first 3." in used) is (most == 3)
+        assert all(f"<td>train-{place}</td>" in used for place in range(9))
 
 
 def test_random_rows_have_no_ranking_and_a_stopped_run_has_a_report(opened, monkeypatch):

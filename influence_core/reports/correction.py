@@ -14,6 +14,7 @@ from influence_core.events import SetStep, Step
 from influence_core.labels.events import LabelEvent
 from influence_core.rankings import RankedRow, Ranking
 from influence_core.reports.cautions import caution, compared, end_retention, halves_words
+from influence_core.reports.chosen_rows import chosen_rows, stale_words
 from influence_core.reports.facts import Correction, read
 from influence_core.reports.page import Markup, Part, chart, element, image, page, pairs, table
 from influence_core.reports.trust import trust_words
@@ -23,6 +24,8 @@ from influence_core.workspace import Workspace
 
 LARGE, SMALL = 252, 56  # pixels of an image's longer side: the example, a row of a table
 TOP, LISTED = 20, 25  # rows shown of each side of the ranking, and of the rows fixed and broken
+CUT, PICTURES = 200, 50  # characters of a text in the list of B, and the most pictures in it
+STALE = "†"  # beside the label of a row that was scored by an earlier one
 SIGNS = {"proponents": ("pro", "supports"), "opponents": ("opp", "opposes")}
 
 
@@ -80,9 +83,7 @@ def _body(correction: Correction, title: str, figures: dict[str, go.Figure]) -> 
     yield pairs(correction.provenance)
     yield element("h3", "To repeat it")
     yield element("pre", correction.command(), class_="box")
-    yield element(
-        "p", f"With the labels {correction.cursor}. Written by influence-debugger {__version__}.", class_="quiet"
-    )
+    yield element("p", f"Made with {correction.cursor}. Written by influence-debugger {__version__}.", class_="quiet")
 
 
 def _cautioned(correction: Correction) -> Iterator[Markup]:
@@ -99,6 +100,8 @@ def _examples(correction: Correction) -> Iterator[Markup]:
             flip = about["flip_step"]
             said += " · does not flip" if flip is None else f" · flips at step {flip}"
             said += "" if about["flipped"] or flip is None else ", lost again"
+            own = about["base_flip_step"]
+            said += " · does not flip by itself" if own is None else f" · flips by itself at step {own}"
         yield element("p", f"{each.split} row {each.example} · {said}", class_="quiet")
 
 
@@ -111,6 +114,13 @@ def _content(workspace: Workspace, example: str, side: int) -> Part:
             return str(error)
     split, row = workspace.locate(example)
     return words(workspace.dataset.splits[split], row)
+
+
+def _beginning(workspace: Workspace, example: str) -> str:
+    """Return the first words of an example's text, or its image's file."""
+    split, row = workspace.locate(example)
+    flat = " ".join(words(workspace.dataset.splits[split], row).split())
+    return flat if len(flat) <= CUT else f"{flat[:CUT].rstrip()}…"
 
 
 def _rankings(correction: Correction) -> Iterator[Markup]:
@@ -131,6 +141,10 @@ def _ranking(correction: Correction, ranking: Ranking, examples: set[str]) -> It
     used = set(correction.rows)
     for side, rows in (("proponents", ranking.proponents), ("opponents", ranking.opponents)):
         yield element("h3", f"Top {side}: they {SIGNS[side][1].removesuffix('s')} “{ranking.target}”")
+        if not rows:
+            among = "row that annotators changed" if correction.spec.only_annotated else "training row"
+            yield element("p", f"There are none: no {among} {SIGNS[side][1]} it.", class_="quiet")
+            continue
         yield _side(correction.workspace, side, rows, ranking.by, used)
 
 
@@ -149,25 +163,32 @@ def _side(workspace: Workspace, side: str, rows: Sequence[RankedRow], by: str, u
                 element("div", element("div", class_=colour, style=width), class_="bar"),
                 f"{sign}{number(abs(value))}",
                 word,
-                f"{row.label}{gold}",
+                f"{row.label}{f' {STALE}' if row.stale else ''}{gold}",
                 "in B" if row.id in used else "",
                 row.id,
                 element("span", _content(workspace, row.id, SMALL), class_="data"),
             ]
         )
     columns = ("rank", "", by, "it", "label", "used", "id", "row")
-    more = f"The first {TOP} of {len(rows)}." if len(rows) > TOP else ""
-    return table(columns, lines, numbers=("rank", by), note=more)
+    more = [f"The first {TOP} of {len(rows)}."] if len(rows) > TOP else []
+    if any(row.stale for row in rows[:TOP]):
+        more.append(f"{STALE} relabelled since it was scored: its score speaks of the label that it had before.")
+    return table(columns, lines, numbers=("rank", by), note=" ".join(more))
 
 
 def _labels(correction: Correction) -> Iterator[Markup]:
     yield element("p", correction.whose)
-    last = {event.example: event for event in correction.label_events}
-    lines = []
-    for row, before, used in zip(correction.rows, correction.labels, correction.row_labels, strict=True):
-        event = last.get(row)
-        lines.append([row, before, used, "" if event is None else _decided(event)])
-    yield table(("id", "label", "trained as", "annotators"), lines)
+    rows, workspace = chosen_rows(correction), correction.workspace
+    if (said := stale_words(correction.manifest["stale"], rows)) is not None:
+        yield element("p", said)
+    images = workspace.dataset.modality == "image"
+    lines: list[list[Part]] = []
+    for place, row in enumerate(rows):
+        event = "" if row.decided is None else _decided(row.decided)
+        own = _content(workspace, row.id, SMALL) if images and place < PICTURES else _beginning(workspace, row.id)
+        lines.append([row.id, row.label, row.trained, event, element("span", own, class_="data")])
+    more = f"Pictures of the first {PICTURES}." if images and len(rows) > PICTURES else ""
+    yield table(("id", "label", "trained as", "annotators", "row"), lines, note=more)
     if not (events := correction.batch_events):
         return
     yield element("p", correction.whose_batches)
