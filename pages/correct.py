@@ -9,6 +9,7 @@ from pages.components.correction_charts import draw
 from pages.components.correction_checks import check, desired_label, noted, other_rows
 from pages.components.correction_chosen import show_chosen
 from pages.components.correction_form import form
+from pages.components.correction_rows import rows_before
 from pages.components.correction_run import correction_run
 from pages.components.correction_set import new_set
 from pages.components.correction_set_run import set_run
@@ -61,6 +62,7 @@ def new_correction(context: Context, example: str) -> None:
 def _start(context: Context, spec: CorrectionSpec) -> None:
     st.text(settings_words(spec, context.checkpoint))
     show_chosen(noted(context.workspace, spec))
+    rows_before(context.workspace, spec)
     if other_rows(context.workspace, spec, state.handed_over(spec.example)):
         st.caption("These are other rows than those handed over from Influence: their ranking has other settings.")
     if spec.strategy == "opponents" or spec.only_annotated:

@@ -96,7 +96,12 @@ def finished(workspace, examples, flips):
     run.append(Result(value=value))
     write_json(run.result / "result.json", value)
     save_file({"weight": np.ones((2, 3), dtype=np.float32)}, run.result / "parameters.safetensors")
-    write_json(run.result / "manifest.json", {"steps": 3, "spec": run.spec().model_dump()})
+    groups = [
+        {"name": each, "epsilon": 0.1, "rows": ["train-0", f"train-{place}"], "row_labels": ["positive", "positive"]}
+        for place, each in enumerate(examples, start=1)
+    ]
+    manifest = {"steps": 3, "spec": run.spec().model_dump(), "data": workspace.data_fingerprint, "cursor": 0}
+    write_json(run.result / "manifest.json", {**manifest, "stale": 0, "groups": groups})
     run.finish()
     return run
 
@@ -182,6 +187,11 @@ def test_a_finished_run_says_which_flipped_when(workspace):
     table = next(each.value for each in app.dataframe if "flipped at" in each.value)
     assert table["flipped at"].tolist() == ["step 1", "step 2", "–"]
     assert table["at the end"].tolist() == ["as desired", "as desired", "not"]
+    assert "The 6 rows of B" in [each.label for each in app.expander]
+    rows = next(each.value for each in app.dataframe if "trained as" in each.value)
+    assert rows["group"].tolist() == [each for each in examples for _ in range(2)]
+    assert rows["id"].tolist() == ["train-0", "train-1", "train-0", "train-2", "train-0", "train-3"]
+    assert rows["label"].tolist() == [workspace.original_labels([row])[row] for row in rows["id"]]
     assert any(button.key == f"keep_{run.id}" for button in app.button)
     app.button(key=f"change_{run.id}").click().run()
     assert json.loads(app.query_params["set"]) == examples

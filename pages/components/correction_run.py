@@ -17,6 +17,7 @@ from pages.components.correction_chosen import show_chosen
 from pages.components.correction_comparison import comparison
 from pages.components.correction_next import again_button, control_button, further_button
 from pages.components.correction_outcome import keep_or_discard, manifest_of, show_ending, show_outcome
+from pages.components.correction_rows import rows_of_run
 from pages.components.correction_settings import fill
 from pages.components.correction_words import optimizer_kind, settings_words
 from pages.components.errors import show_error
@@ -54,6 +55,7 @@ def correction_run(context: Context, run: RunDirectory) -> None:
         if found.state != "finished":
             st.caption(f"What it reached at step {int(manifest['steps'])} is there and can still be kept.")
         show_chosen(manifest)
+        rows_of_run(workspace, run)
         keep_or_discard(workspace, run, manifest)
     if reading.steps:
         draw(run.id, reading.steps, desired)

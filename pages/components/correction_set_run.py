@@ -21,6 +21,7 @@ from pages.components.correction_outcome import (
     manifest_of,
     show_ending,
 )
+from pages.components.correction_rows import rows_of_run
 from pages.components.correction_set_groups import fill_groups, given_of
 from pages.components.correction_set_words import outcome_words, settings_words, table_rows
 from pages.components.correction_settings import fill
@@ -80,6 +81,7 @@ def set_run(run: RunDirectory) -> None:
         if found.state != "finished":
             st.caption(f"What it reached at step {int(manifest['steps'])} is there and can still be kept.")
         show_chosen(manifest)
+        rows_of_run(workspace, run)
         keep_or_discard(workspace, run, manifest)
     if reading.set_steps:
         draw_set(run.id, reading.set_steps, desired)
