@@ -1,4 +1,4 @@
-"""What can be known of a correction or a study before it runs, without torch: page and run ask the same."""
+"""What can be known of a correction before it runs, without torch: page and run ask the same."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from influence_core.errors import UserError
 from influence_core.partners import partner
 from influence_core.rankings import RankedRow, Ranking
 from influence_core.sizes import tensor_names
-from influence_core.specs import Correcting, CorrectionSpec, RankSpec, Split
+from influence_core.specs import Correcting, CorrectionSpec, RankSpec
 from influence_core.workspace import WEIGHTS, Workspace
 
 MOST_RANKED = 100_000
@@ -135,13 +135,3 @@ def check_count(spec: Correcting, found: int, kind: str) -> None:
     elif found < spec.k:
         rows = f"1 training row is {ONE.get(kind, kind)}" if found == 1 else f"{found} training rows are {kind}"
         raise UserError(f"k = {spec.k} but only {rows}: lower k to {found}")
-
-
-def check_drawn(workspace: Workspace, train_rows: int, test_rows: int) -> None:
-    """Raise unless a study can draw so many rows of both splits."""
-    splits = workspace.dataset.splits
-    asked_for: dict[Split, int] = {"train": train_rows, "test": test_rows}
-    for name, asked in asked_for.items():
-        there = len(splits[name]) if name in splits else 0
-        if asked > there:
-            raise UserError(f"{name}_rows = {asked} but {workspace.name} has {there} {name} rows: give at most {there}")

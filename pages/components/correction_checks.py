@@ -7,6 +7,7 @@ from influence_core import checks
 from influence_core.errors import UserError
 from influence_core.rankings import RankedRow, Ranking
 from influence_core.specs import CorrectionSetSpec, CorrectionSpec
+from influence_core.validation import check_limit
 from influence_core.workspace import Workspace
 from pages.components.offering import unavailable
 
@@ -67,6 +68,7 @@ def check(workspace: Workspace, spec: CorrectionSpec, predicted: str) -> None:
     """Raise the `UserError` that the run would end with, as far as files and labels tell."""
     labels = workspace.labels().values
     checks.check_correction(workspace, spec, workspace.label_index(predicted), labels)
+    check_limit(workspace, spec, [spec.example])
     if spec.strategy != "random" and (why := unavailable(workspace, spec)) is not None:
         raise UserError(why)
     if (ranking := ranking_of(workspace, spec)) is not None:  # otherwise the run ranks first

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple, get_args
 import streamlit as st
 
 from influence_core.attribution.abif import Abif, has_basis
-from influence_core.checks import check_drawn
 from influence_core.errors import UserError
 from influence_core.estimates import estimate
 from influence_core.settings import METHOD_NAMES, Method
 from influence_core.specs import Attributed, FadingSpec, Scoped
+from influence_core.study_checks import check_drawn
 from influence_core.workspace import DEMOS, Checkpoint, Workspace
 from pages.components.errors import shown_errors
 from pages.components.fading_words import carried_words, sizes_words
