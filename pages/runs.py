@@ -70,8 +70,9 @@ def table(refreshing: bool) -> None:
         with shown_errors():
             run_table.open_run(run_id)
     with shown_errors():
-        if (run_id := run_compare.pair()) is not None:
-            run_table.open_run(run_id)
+        if (pair := run_compare.pair()) is not None:
+            first, second = pair
+            run_table.open_run(first, beside=[second])
 
 
 @st.fragment(run_every=REFRESH)

@@ -39,6 +39,13 @@ def finished(page) -> RunDirectory:
     return run
 
 
+def compared(page) -> None:
+    """Wait until the page shows runs on the same charts, with the table of them."""
+    expect(page.get_by_role("region", name="The runs that are compared")).to_be_visible()
+    expect(page.locator(f"{keyed(page, 'compared_')} {CHART}")).to_have_count(3)
+    settled(page)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_run_its_control_the_comparison_and_the_report(app, browser, scheme, tmp_path):
     workspace = Workspace.open(Workspace.names()[0])
@@ -55,20 +62,38 @@ def test_a_run_its_control_the_comparison_and_the_report(app, browser, scheme, t
     # the same with random rows, by one click
     press(page, f"control_{own.id}")
     page.wait_for_url(re.compile(f"run=(?!{own.id})"))
+    page.wait_for_url(re.compile(f"with={own.id}"))
+    page.reload()  # before it is over
     control = finished(page)
     first, second = own.spec(), control.spec()
     assert first.strategy == "proponents"
     assert second == first.model_copy(update={"strategy": "random"})
 
     # both on the same charts, with what each run recorded, without another click
-    expect(page.get_by_role("region", name="The runs that are compared")).to_be_visible()
-    expect(page.locator(f"{keyed(page, 'compared_')} {CHART}")).to_have_count(3)
-    settled(page)
+    compared(page)
     drawn = page.locator(keyed(page, "compared_probability") + f" {CHART}")
     names = drawn.evaluate("chart => chart.data.map(trace => trace.name)")
     assert any("this run" in (name or "") for name in names), names
     assert any(own.id[:8] in (name or "") for name in names), names
     picture(page, f"compared-{scheme}")
+
+    # the address leads back to it, also in another browser, which takes nothing from this one
+    page.reload()
+    compared(page)
+    other = open_page(browser, scheme)
+    other.goto(page.url)
+    compared(other)
+    other.locator(keyed(other, "compare_")).get_by_text("Compare with other runs").click()
+    expect(other.locator(f"{keyed(other, 'compared_')} {CHART}")).to_have_count(0)
+    settled(other)
+    assert query(other, "with") is None
+    other.reload()
+    settled(other)
+    expect(other.locator(f"{keyed(other, 'compared_')} {CHART}")).to_have_count(0)
+    other.context.close()
+    page.reload()
+    compared(page)
+    assert query(page, "with") == own.id
 
     # the report, saved and opened from disk without any network
     with page.expect_download() as waiting:

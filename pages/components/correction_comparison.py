@@ -1,4 +1,4 @@
-"""A correction beside others of the same rows, all on the same charts."""
+"""A correction beside others of the same rows, all on the same charts; the address says beside which."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,12 @@ from influence_core.events import SetStep, Step
 from influence_core.runs.directory import RunDirectory
 from influence_core.specs import AnyCorrection, Correcting, CorrectionSetSpec, CorrectionSpec
 from influence_core.workspace import Workspace
-from pages.components import correction_set_words
+from pages.components import correction_set_words, state
 from pages.components.correction_checks import desired_label
 from pages.components.correction_words import STRATEGIES, optimizer_words, rows_words, share_words
 from pages.components.discarding import is_discarded
 from pages.components.run_reading import RunReading
+from pages.components.text import plain
 
 
 def subject(workspace: Workspace, spec: Correcting) -> dict[str, str] | None:
@@ -55,35 +56,53 @@ def keys(run_id: str) -> tuple[str, str]:
 
 
 def beside(run_id: str, other: str) -> None:
-    """Have a run compared with another where it is opened next, once it is over."""
-    asked_for, with_which = keys(run_id)
-    st.session_state[asked_for], st.session_state[with_which] = True, [other]
+    """Open a run compared with another, at once or, while it still goes on, when it is over."""
+    state.select(**{state.RUN: run_id, state.WITH: state.as_runs([other])})
 
 
 def comparison(workspace: Workspace, run: RunDirectory, spec: AnyCorrection) -> None:
     """Offer other runs of the same rows, and draw those chosen beside this one."""
     asked_for, with_which = keys(run.id)
     these = "this example" if isinstance(spec, CorrectionSpec) else "these examples"
-    if not st.toggle(f"Compare with other runs of {these}", key=asked_for):
+    asked = state.compared_with()
+    _show_as(asked_for, asked is not None)
+    label = f"Compare with other runs of {these}"
+    st.toggle(label, key=asked_for, on_change=_switched, args=(workspace, run, spec))
+    if asked is None:
         return
     names = comparable(workspace, run, spec)
+    if gone := [each for each in asked if each not in names]:
+        st.caption(f"Not compared: {'; '.join(plain(_why_not(each, run, these)) for each in gone)}.")
+        asked = [each for each in asked if each in names]
+        state.select(**{state.WITH: state.as_runs(asked)})
     if not names:
         labels = "this label" if isinstance(spec, CorrectionSpec) else "these labels"
         st.caption(
             f"No other finished run corrects {these} to {labels} yet: run another strategy below, or other settings."
         )
         return
-    here = st.session_state
-    here[with_which] = [each for each in here.get(with_which, [next(iter(names))]) if each in names]  # not those gone
-    chosen = st.multiselect("Runs to compare with", list(names), format_func=names.__getitem__, key=with_which)
-    if not chosen:
+    _show_as(with_which, asked)
+    st.multiselect(
+        "Runs to compare with",
+        list(names),
+        format_func=names.__getitem__,
+        key=with_which,
+        on_change=_chosen,
+        args=(run.id,),
+    )
+    if not asked:
         st.caption("Choose a run to see it beside this one.")
         return
-    named = {run.id: f"this run: {_name(spec, run.id)}", **{each: names[each] for each in chosen}}
+    _draw(workspace, spec, {run.id: f"this run: {_name(spec, run.id)}", **{each: names[each] for each in asked}})
+
+
+def _draw(workspace: Workspace, spec: AnyCorrection, named: dict[str, str]) -> None:
+    """Draw runs by id under names, this one first."""
+    this = next(iter(named))
     specs = {each: RunDirectory.open(each).spec() for each in named}
     corrections = {each: asked for each, asked in specs.items() if isinstance(asked, AnyCorrection)}
     courses = [
-        Followed(named[each], "this run" if each == run.id else f"run {each[:8]}", asked.strategy, _steps(each))
+        Followed(named[each], "this run" if each == this else f"run {each[:8]}", asked.strategy, _steps(each))
         for each, asked in corrections.items()
     ]
     courses = [each for each in courses if each.steps]
@@ -138,6 +157,40 @@ def _steps(run_id: str) -> Sequence[Step] | Sequence[SetStep]:
     reading = RunReading(run_id)
     reading.read(RunDirectory.open(run_id), 0.0)
     return reading.steps or reading.set_steps
+
+
+def _why_not(run_id: str, run: RunDirectory, these: str) -> str:
+    """Say why a run that the address names is not compared."""
+    if run_id == run.id:
+        return "this run with itself"
+    short = f"run {run_id[:8]}"
+    try:
+        other = RunDirectory.open(run_id)
+    except UserError:
+        return f"{short} is not there"
+    if is_discarded(other):
+        return f"{short} was discarded"
+    if other.record().kind == run.record().kind and other.state().state != "finished":
+        return f"{short} did not finish" if other.state().is_over else f"{short} is not over"
+    return f"{short} does not correct {these} to the same"
+
+
+def _show_as(key: str, value: bool | Sequence[str]) -> None:
+    """Have a widget show what the address says."""
+    if st.session_state.get(key) != value:
+        st.session_state[key] = value
+
+
+def _switched(workspace: Workspace, run: RunDirectory, spec: AnyCorrection) -> None:
+    """Put the newest run that can be compared into the address, or take all out of it."""
+    on = st.session_state[keys(run.id)[0]]
+    newest = [*comparable(workspace, run, spec)][:1]
+    state.select(**{state.WITH: state.as_runs(newest) if on else None})
+
+
+def _chosen(run_id: str) -> None:
+    """Put the runs that were chosen into the address."""
+    state.select(**{state.WITH: state.as_runs(st.session_state[keys(run_id)[1]])})
 
 
 def _name(spec: AnyCorrection, run_id: str) -> str:

@@ -7,7 +7,7 @@ from influence_core.runs.directory import RunDirectory
 from influence_core.runs.state import RunState
 from influence_core.specs import AnyCorrection
 from pages.components import data
-from pages.components.correction_comparison import beside, comparable
+from pages.components.correction_comparison import comparable
 from pages.components.discarding import is_discarded
 
 KINDS = ("correct", "correct-set")
@@ -46,8 +46,8 @@ def show_first() -> None:
             st.button("Choose none", key="runs_compare_none", icon=":material/close:", on_click=_pick, args=(chosen,))
 
 
-def pair() -> str | None:
-    """Return, once, the run on whose page two are to be compared, with both chosen there.
+def pair() -> tuple[str, str] | None:
+    """Return, once, the run on whose page two are to be compared, and the other.
 
     Raises `UserError` for two that do not correct the same rows to the same labels.
     """
@@ -62,8 +62,7 @@ def pair() -> str | None:
         raise UserError(
             f"runs {first[:8]} and {second[:8]} do not correct the same rows to the same labels: choose two that do"
         )
-    beside(first, second)
-    return str(first)
+    return str(first), str(second)
 
 
 def _pick(run_id: str) -> None:

@@ -121,8 +121,11 @@ def opening() -> str | None:
     return None if found is None else str(found)
 
 
-def open_run(run_id: str) -> None:
-    """Open the page that follows this kind of run, with the run's own workspace, checkpoint and example."""
+def open_run(run_id: str, beside: Sequence[str] = ()) -> None:
+    """Open the page that follows this kind of run, with the run's own workspace, checkpoint and example.
+
+    A correction is compared there with those ``beside`` it.
+    """
     run = RunDirectory.open(run_id)
     record, spec = run.record(), run.spec()
     names = Workspace.names()
@@ -138,7 +141,8 @@ def open_run(run_id: str) -> None:
         state.select(workspace=workspace)
     checkpoint = getattr(spec, "checkpoint", None) if record.workspace is not None else None
     example = getattr(spec, "example", None)
-    state.select(checkpoint=checkpoint, run=run_id)
+    compared = state.as_runs(beside) if beside else None
+    state.select(**{state.CHECKPOINT: checkpoint, state.RUN: run_id, state.WITH: compared})
     if example is not None:
         state.select(example=example, row=None)
     state.go(page)

@@ -15,9 +15,10 @@ CHECKPOINT = "checkpoint"
 EXAMPLE = "example"  # the selected test row
 ROW = "row"  # the selected training row
 RUN = "run"
+WITH = "with"  # runs that the selected one is compared with: ids, comma separated; there but empty: none chosen yet
 SET = "set"  # test rows that are to be corrected together: a JSON list of ids
 GROUPS = "groups"  # the key of a kept table that gives the groups of the set
-URL_KEYS = (WORKSPACE, CHECKPOINT, EXAMPLE, SET, GROUPS, ROW, RUN)
+URL_KEYS = (WORKSPACE, CHECKPOINT, EXAMPLE, SET, GROUPS, ROW, RUN, WITH)
 
 # names in the session only
 SELECTED = "selected"  # dict of the URL's values, kept from page to page
@@ -37,11 +38,14 @@ def selected(name: str) -> str | None:
 def select(**values: str | None) -> None:
     """Change what is selected, in the session and the URL; None clears.
 
-    Another workspace drops everything that belongs to the old one, one example the set of several.
+    Another workspace drops everything that belongs to the old one, one example the set of several, another run
+    those that the old one was compared with.
     """
     kept = _values()
     if values.get(EXAMPLE) is not None and SET not in values:
         kept.pop(SET, None)
+    if RUN in values and values[RUN] != kept.get(RUN):
+        kept.pop(WITH, None)
     if WORKSPACE in values and values[WORKSPACE] != kept.get(WORKSPACE):
         kept.clear()
         for name in (BROWSING, QUEUE, QUEUE_EXAMPLE, SUSPECTS):
@@ -71,6 +75,8 @@ def sync() -> None:
         kept.clear()  # a link into another workspace says all there is
     if EXAMPLE in asked and SET not in asked:  # an address of one example; inside the app both are in it
         kept.pop(SET, None)
+    if RUN in asked and asked[RUN] != kept.get(RUN):
+        kept.pop(WITH, None)
     kept.update(asked)
     _write(kept)
 
@@ -99,6 +105,17 @@ def chosen_set() -> list[str]:
     except (ValueError, RecursionError):
         return []
     return list(dict.fromkeys(each for each in found if isinstance(each, str))) if isinstance(found, list) else []
+
+
+def as_runs(ids: Sequence[str]) -> str:
+    """Write the runs that the selected one is compared with as a URL holds them."""
+    return ",".join(ids)
+
+
+def compared_with() -> list[str] | None:
+    """Return what the address says of the runs that the selected one is compared with; None where it is alone."""
+    said = selected(WITH)
+    return None if said is None else list(dict.fromkeys(filter(None, said.split(","))))
 
 
 def browse(ids: Sequence[str]) -> None:
@@ -135,6 +152,8 @@ def _values() -> dict[str, str]:
 def _write(values: dict[str, str]) -> None:
     if SET not in values:
         values.pop(GROUPS, None)
+    if RUN not in values:
+        values.pop(WITH, None)
     for name in URL_KEYS:
         if name in values and st.query_params.get(name) != values[name]:
             st.query_params[name] = values[name]
