@@ -1,11 +1,14 @@
-"""Corrections that are compared: which ones the address says, and what is dropped from it."""
+"""Corrections that are compared: which ones the address says, what is dropped from it, and the table of them."""
+
+import json
 
 import pytest
 from correct_page import EXAMPLE, captions, opened, running, step
 from workspaces import catch_runs, tiny_workspace, use_home
 
-from influence_core.events import Result
+from influence_core.events import Reading, Result, SetStep
 from influence_core.runs.directory import RunDirectory
+from influence_core.specs import CorrectionSetSpec
 from pages.components import discarding, state
 
 
@@ -36,6 +39,10 @@ def go_on(run, own=None, cost=None):
     run.finish()
 
 
+def about(before, after, fixed=(), broken=()):
+    return {"before": before, "after": after, "fixed": list(fixed), "broken": list(broken)}
+
+
 def address(app):
     return app.query_params.get(state.WITH)
 
@@ -46,6 +53,19 @@ def compares(app, run):
     return app.toggle(key=f"compare_{run.id}").value, boxes[0] if boxes else None
 
 
+def table_of(app):
+    return next(each.value for each in app.dataframe if "by itself" in each.value and "run" in each.value)
+
+
+def traces(app, subject):
+    """Names of the traces of the chart whose title begins so."""
+    figures = [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+    found = next(
+        each for each in figures if each["layout"]["meta"]["title"].startswith(subject) and "in run" in str(each)
+    )
+    return [trace["name"] for trace in found["data"]]
+
+
 # the address
 
 
@@ -54,7 +74,7 @@ def test_an_address_with_runs_opens_their_comparison(workspace):
     run = finished(workspace)
     app = opened(**{"run": run.id, state.WITH: state.as_runs([others[1].id, others[0].id])})
     assert compares(app, run) == (True, [others[1].id, others[0].id])
-    assert len(app.get("plotly_chart")) == 7
+    assert len(table_of(app)) == 3
     assert compares(opened(run=run.id), run) == (False, None)
 
 
@@ -160,3 +180,95 @@ def test_two_browsers_do_not_disturb_each_other(workspace):
     two.toggle(key=f"compare_{run.id}").set_value(True).run()
     one.run()
     assert (compares(one, run), compares(two, run)) == ((False, None), (True, [other.id]))
+
+
+# the control that costs nothing, and the cost
+
+
+def test_the_table_says_what_flips_by_itself(workspace):
+    other, run = finished(workspace, own=1, seed=1), finished(workspace)
+    app = opened(**{"run": run.id, state.WITH: other.id})
+    table = table_of(app)
+    assert table["flip"].tolist() == ["step 2", "step 2"]
+    assert table["by itself"].tolist() == ["no", "step 1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "curves"),
+    [
+        ({"strategy": "random"}, 1),  # other rows beside the same batches
+        ({"k": 6, "share": 0.4, "steps": 20}, 1),
+        ({"seed": 1}, 2),
+        ({"batch_size": 16}, 2),
+        ({"optimizer": "sgd"}, 2),
+        ({"learning_rate": 1e-3}, 2),
+        ({"optimizer_state": "zeros"}, 2),
+        ({"dropout": False}, 2),
+        ({"annotated_loss": True}, 2),
+    ],
+)
+def test_runs_share_what_happens_without_correction_where_the_same_decides_it(workspace, options, curves):
+    other, run = finished(workspace, **options), finished(workspace)
+    app = opened(**{"run": run.id, state.WITH: other.id})
+    names = [name for name in traces(app, "Probability") if name.startswith("without correction")]
+    named = ["without correction, of this run", f"without correction, of run {other.id[:8]}"]
+    assert names == (["without correction"] if curves == 1 else named)
+
+
+def test_the_table_has_the_cost_on_validation_where_all_looked_at_it(workspace):
+    validation = about(0.8, 0.85, ["v1", "v2"], ["v3"])
+    both = {"split": "test", **about(0.8, 0.7, [], ["a"]), "validation": validation}
+    worse = {"split": "test", **about(0.8, 0.9, ["a"]), "validation": about(0.8, 0.795, [], ["v4", "v5"])}
+    run, other = finished(workspace, cost=both), finished(workspace, seed=1, cost=worse)
+    app = opened(**{"run": run.id, state.WITH: other.id})
+    table = table_of(app)
+    assert table["accuracy on validation"].tolist() == ["+5 points", "−0.5 points"]
+    assert table["fixed in validation"].tolist() == ["2", "0"]
+    assert table["broken in validation"].tolist() == ["1", "2"]
+    assert not any("test" in column for column in table)
+
+
+def test_the_table_has_the_cost_on_the_test_split_where_not_all_looked_further(workspace):
+    test = {"split": "test", **about(0.8, 0.8, ["a"], ["b"])}
+    run = finished(workspace, cost={**test, "validation": about(0.8, 0.9)})
+    others = [finished(workspace, seed=1, cost=test), finished(workspace, seed=2)]  # one ended without a comparison
+    app = opened(**{"run": run.id, state.WITH: state.as_runs([each.id for each in others])})
+    table = table_of(app)
+    assert table["accuracy on test"].tolist() == ["no change", "no change", "–"]
+    assert table["fixed in test"].tolist() == ["1", "1", "–"]
+    assert table["broken in test"].tolist() == ["1", "1", "–"]
+    assert not any("validation" in column for column in table)
+
+
+def test_of_several_rows_the_table_counts_those_that_flip_by_themselves(workspace):
+    examples = ("test-3", "test-9", "test-15")
+    runs = [several(workspace, examples, alone, seed) for seed, alone in enumerate([{"test-9": 1}, {}])]
+    app = opened(**{"run": runs[0].id, state.WITH: runs[1].id})
+    table = table_of(app)
+    assert table["as desired at the end"].tolist() == ["3 of 3", "3 of 3"]
+    assert table["by itself"].tolist() == ["1 of 3", "0 of 3"]
+    names = traces(app, "Rows predicted as desired")
+    assert f"without correction, of run {runs[1].id[:8]}" in names
+
+
+def several(workspace, examples, alone, seed):
+    spec = CorrectionSetSpec(workspace=workspace.name, checkpoint="first", examples=examples, seed=seed)
+    run = RunDirectory.create(spec)
+    run.claim()
+    for n in range(3):
+        readings = [
+            Reading(
+                example=each,
+                loss=1.0,
+                probability=0.6,
+                prediction="positive" if n == 2 else "negative",
+                base_probability=0.3,
+                base_prediction="positive" if each in alone and n >= alone[each] else "negative",
+            )
+            for each in examples
+        ]
+        flipped = 3 if n == 2 else 0
+        shared = {"divergence": 0.001 * n, "integrated_lr": 1e-5 * n, "retention": 1.0, "changed": []}
+        run.append(SetStep(step=n, flipped=flipped, examples=readings, **shared))
+    run.finish()
+    return run

@@ -75,6 +75,7 @@ def test_a_run_its_control_the_comparison_and_the_report(app, browser, scheme, t
     names = drawn.evaluate("chart => chart.data.map(trace => trace.name)")
     assert any("this run" in (name or "") for name in names), names
     assert any(own.id[:8] in (name or "") for name in names), names
+    assert "without correction" in names  # of the same seed, so one of both
     picture(page, f"compared-{scheme}")
 
     # the address leads back to it, also in another browser, which takes nothing from this one

@@ -1,15 +1,15 @@
 """Several corrections of the same rows on the same charts: probability or flips, divergence, retention."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import plotly.graph_objects as go
 
 from influence_core.charts import theme
-from influence_core.charts.correction import find_flip
 from influence_core.charts.correction_study import LINES
+from influence_core.charts.followed import Followed, only
+from influence_core.charts.uncorrected import add_uncorrected
 from influence_core.events import SetStep, Step
 
 What = Literal["probability", "flipped", "divergence", "retention"]
@@ -27,35 +27,25 @@ AXES: dict[What, str] = {
 }
 SINGLE: tuple[What, ...] = ("probability", "divergence", "retention")  # of corrections of one row
 TOGETHER: tuple[What, ...] = ("flipped", "divergence", "retention")  # of corrections of several
+PLOT = 210  # pixels of its height that lines have
+ABOVE = 20  # pixels above the title
+COUNTED = 10  # rows up to which each has a tick
+DASHES = tuple(dash for dash in theme.DASHES if dash != "dot")  # dotted is what happens without correction
 
 
-@dataclass(frozen=True)
-class Followed:
-    """One correction's course under a name that tells it from the others."""
-
-    name: str
-    short: str  # in titles
-    strategy: str
-    steps: Sequence[Step] | Sequence[SetStep]
-
-    def flip(self, desired: str) -> int | None:
-        """Return the first step at which the row, or all of several, are predicted as desired."""
-        several = [step for step in self.steps if isinstance(step, SetStep)]
-        if several:
-            return SetStep.all_flipped(several)
-        return find_flip([step for step in self.steps if isinstance(step, Step)], desired)
-
-
-def compared(runs: Sequence[Followed], desired: str, what: What) -> go.Figure:
+def compared(runs: Sequence[Followed], desired: Mapping[str, str], what: What) -> go.Figure:
     """Draw a value of each run against its steps, a line each, in its strategy's colour, with its flip marked.
 
     The title says what each run reached at its flip (of several rows, when all had flipped), otherwise at its last
-    step; ``desired`` is the label of corrections of one row. Of the divergence, on a log axis, only steps with a
-    positive finite distance are drawn. At least one run must have steps.
+    step; ``desired`` are labels by corrected example. Beside probabilities, and beside how many of several rows are
+    as desired, is dotted what happens without correction, each such run once. Of the divergence, on a log axis,
+    only steps with a positive finite distance are drawn. At least one run must have steps.
     """
-    figure, ends = go.Figure(), []
-    subject = SUBJECTS[what].format(theme.label(desired))
-    for number, run in enumerate(run for run in runs if run.steps):
+    figure, ends, runs = go.Figure(), [], [run for run in runs if run.steps]
+    subject = SUBJECTS[what].format(theme.label(only(desired)))
+    controlled = what in ("probability", "flipped")
+    alone = add_uncorrected(figure, runs, desired) if controlled else ""
+    for number, run in enumerate(runs):
         flip = run.flip(desired)
         end = next((step for step in run.steps if step.step == flip), run.steps[-1])
         when = f"at step {end.step:,}" if flip is None else f"at the flip, step {end.step:,}"
@@ -74,7 +64,7 @@ def compared(runs: Sequence[Followed], desired: str, what: What) -> go.Figure:
                 line={
                     "color": colour,
                     "width": 2,
-                    "dash": theme.DASHES[number % len(theme.DASHES)],
+                    "dash": DASHES[number % len(DASHES)],
                     "shape": "hv" if what == "flipped" else "linear",
                 },
             )
@@ -92,19 +82,34 @@ def compared(runs: Sequence[Followed], desired: str, what: What) -> go.Figure:
                     marker={"symbol": "star", "size": 14, "color": colour},
                 )
             )
-    title = f"{subject}: {'; '.join(ends)}"
-    theme.styled(figure, title, f"Line chart of {len(ends)} runs over their steps. {title}.", x="step", y=AXES[what])
-    figure.update_layout(height=380, legend={"y": -0.3})  # each name takes a line of the legend
+    title = f"{subject}: {'; '.join(ends)}{alone}"
+    beside = ", dotted beside them what happens without correction" if controlled else ""
+    alt = f"Line chart of {len(ends)} runs over their steps{beside}. {title}."
+    theme.styled(figure, title, alt, x="step", y=AXES[what])
+    _with_room(figure)
     if what == "divergence":
         figure.update_yaxes(type="log", exponentformat="power")
     if what == "probability":
         figure.update_yaxes(range=[-0.02, 1.02])
     if what == "flipped":
-        figure.update_yaxes(rangemode="tozero", tickformat="d")
+        most = len(desired)
+        figure.update_yaxes(range=[-0.1, most + 0.3], tickformat="d", dtick=1 if most <= COUNTED else None)
     if what == "retention":  # no more than all of them, and never so near that one row looks like many
         lowest = min((100 * step.retention for run in runs for step in run.steps), default=100.0)
         figure.update_yaxes(range=[min(lowest, 90) - 1, 101])
     return figure
+
+
+def _with_room(figure: go.Figure) -> None:
+    """Make it so high that a title and a legend of many lines leave the plot its own."""
+    names = sum(line.showlegend is not False for line in figure.data)  # each takes a line of the legend
+    height = figure.layout.margin.t + 1.3 * PLOT + 20 * names + figure.layout.margin.b
+    figure.update_layout(
+        height=height,
+        legend={"y": -0.3},
+        # from the top down: otherwise its first line stands in the middle of the margin, and the others below
+        title={"y": 1 - ABOVE / height, "yref": "container", "yanchor": "top"},
+    )
 
 
 def _value(step: Step | SetStep, what: What) -> float:

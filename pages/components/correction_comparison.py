@@ -1,20 +1,20 @@
 """A correction beside others of the same rows, all on the same charts; the address says beside which."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
-import pandas as pd
 import streamlit as st
 
 from influence_core import charts
-from influence_core.charts.correction_compared import SINGLE, TOGETHER, Followed, compared
+from influence_core.charts.correction_compared import SINGLE, TOGETHER, compared
+from influence_core.charts.followed import Followed
 from influence_core.errors import UserError
-from influence_core.events import SetStep, Step
 from influence_core.runs.directory import RunDirectory
 from influence_core.specs import AnyCorrection, Correcting, CorrectionSetSpec, CorrectionSpec
 from influence_core.workspace import Workspace
-from pages.components import correction_set_words, state
+from pages.components import state
 from pages.components.correction_checks import desired_label
-from pages.components.correction_words import STRATEGIES, optimizer_words, rows_words, share_words
+from pages.components.correction_compared_table import Compared, compared_table
+from pages.components.correction_words import STRATEGIES, optimizer_words
 from pages.components.discarding import is_discarded
 from pages.components.run_reading import RunReading
 from pages.components.text import plain
@@ -98,15 +98,10 @@ def comparison(workspace: Workspace, run: RunDirectory, spec: AnyCorrection) -> 
 
 def _draw(workspace: Workspace, spec: AnyCorrection, named: dict[str, str]) -> None:
     """Draw runs by id under names, this one first."""
-    this = next(iter(named))
-    specs = {each: RunDirectory.open(each).spec() for each in named}
-    corrections = {each: asked for each, asked in specs.items() if isinstance(asked, AnyCorrection)}
-    courses = [
-        Followed(named[each], "this run" if each == this else f"run {each[:8]}", asked.strategy, _steps(each))
-        for each, asked in corrections.items()
-    ]
-    courses = [each for each in courses if each.steps]
-    desired = next(iter((subject(workspace, spec) or {"": ""}).values()))  # of one row; of several none is named
+    desired = subject(workspace, spec)
+    assert desired is not None  # otherwise no run is comparable
+    runs = [_followed(workspace, run_id, name, own=not place) for place, (run_id, name) in enumerate(named.items())]
+    courses = [each.course for each in runs if each.course.steps]
     places = [*st.columns(2, gap="medium"), *st.columns(2, gap="medium")]
     for column, what in zip(places, SINGLE if isinstance(spec, CorrectionSpec) else TOGETHER, strict=False):
         figure = compared(courses, desired, what)
@@ -114,49 +109,29 @@ def _draw(workspace: Workspace, spec: AnyCorrection, named: dict[str, str]) -> N
             st.plotly_chart(
                 figure, key=f"compared_{what}", config={"displayModeBar": False}, alt=charts.alt_text(figure)
             )
-    _table(workspace, corrections, named, courses, desired)
+    compared_table(workspace, runs, desired)
 
 
-def _table(
-    workspace: Workspace,
-    corrections: dict[str, AnyCorrection],
-    named: dict[str, str],
-    courses: Sequence[Followed],
-    desired: str,
-) -> None:
-    followed = {each.name: each for each in courses}
-    rows = []
-    for run_id, asked in corrections.items():
-        own = followed.get(named[run_id])
-        flip = None if own is None else own.flip(desired)
-        at = None if own is None else next((step for step in own.steps if step.step == flip), own.steps[-1])
-        row = {"run": named[run_id], "flip": "none" if flip is None else f"step {flip}"}
-        if isinstance(asked, CorrectionSetSpec):
-            last = None if own is None else own.steps[-1]
-            flipped = "–" if last is None or isinstance(last, Step) else f"{last.flipped} of {len(last.examples)}"
-            row = {"run": row["run"], "as desired at the end": flipped, "all at": row["flip"]}
-        rows.append(
-            {
-                **row,
-                "retention": "–" if at is None else charts.percent(at.retention),
-                "rows": rows_words(asked),
-                "checkpoint": workspace.checkpoint(asked.checkpoint).name,
-                "weight": _weight(asked),
-                "optimizer": optimizer_words(asked, workspace.checkpoint(asked.checkpoint)),
-                "seed": str(asked.seed),
-            }
-        )
-    st.dataframe(pd.DataFrame(rows), hide_index=True, key="compared_table", alt="The runs that are compared")
+def _followed(workspace: Workspace, run_id: str, name: str, own: bool) -> Compared:
+    run, reading = RunDirectory.open(run_id), RunReading(run_id)
+    spec = run.spec()
+    assert isinstance(spec, AnyCorrection)
+    reading.read(run, 0.0)
+    course = Followed(
+        name,
+        "this run" if own else f"run {run_id[:8]}",
+        spec.strategy,
+        reading.steps or reading.set_steps,
+        _uncorrected(workspace, spec),
+    )
+    return Compared(spec, course, reading.result or {})
 
 
-def _weight(spec: AnyCorrection) -> str:
-    return correction_set_words.share_words(spec) if isinstance(spec, CorrectionSetSpec) else share_words(spec)
-
-
-def _steps(run_id: str) -> Sequence[Step] | Sequence[SetStep]:
-    reading = RunReading(run_id)
-    reading.read(RunDirectory.open(run_id), 0.0)
-    return reading.steps or reading.set_steps
+def _uncorrected(workspace: Workspace, spec: AnyCorrection) -> Hashable:
+    """Return all that decides what the same batches do without correction; runs in which it is equal share that."""
+    checkpoint = workspace.checkpoint(spec.checkpoint)
+    batches = (spec.seed, spec.batch_size, spec.annotated_loss, spec.dropout, spec.batchnorm)
+    return (checkpoint.name, optimizer_words(spec, checkpoint), *batches)
 
 
 def _why_not(run_id: str, run: RunDirectory, these: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from influence_core.charts import number, percent
+from influence_core.charts import percent
 from influence_core.home import read_json
 from influence_core.reports.cautions import caution, compared, end_retention
 from influence_core.runs.directory import RunDirectory
@@ -15,7 +15,7 @@ from influence_core.workspace import Checkpoint, Workspace
 from pages.components import data, state
 from pages.components.correction_charts import changed_table
 from pages.components.correction_report import report_button
-from pages.components.correction_words import base_words, outcome_words
+from pages.components.correction_words import base_words, change_words, outcome_words
 from pages.components.discarding import discard, is_discarded, restore
 from pages.components.errors import shown_errors
 from pages.components.text import plain
@@ -87,15 +87,12 @@ def before_and_after(workspace: Workspace, spec: Correcting, run: RunDirectory, 
 
 
 def _accuracy(label: str, before: float, after: float) -> None:
-    points = 100 * (after - before)
-    # a hyphen, not the minus sign of `signed`: Streamlit reads the direction of the arrow from it
-    change = "no change" if points == 0 else f"{'-' if points < 0 else '+'}{number(abs(points))} points"
     st.metric(
         label,
         f"{percent(before)} → {percent(after)}",
-        change,
-        delta_color="off" if points == 0 else "normal",
-        delta_arrow="off" if points == 0 else "auto",
+        change_words(before, after).replace("−", "-"),  # Streamlit reads the arrow's direction from a hyphen
+        delta_color="off" if after == before else "normal",
+        delta_arrow="off" if after == before else "auto",
         width="content",
     )
 

@@ -9,6 +9,7 @@ from influence_core.specs import DEFAULT_RATE, WARM_BATCHES, Correcting, Correct
 from influence_core.study_costs import TANGENT_COPIES
 from influence_core.workspace import Checkpoint
 from pages.components import ranking_words
+from pages.components.text import signed
 
 STRATEGIES = {
     "proponents": "Relabel top proponents",
@@ -146,6 +147,12 @@ def base_words(outcome: dict[str, Any], spec: CorrectionSpec) -> str:
     if flip is None:
         return f"Without correction it does not flip by itself within {steps(int(outcome.get('steps', spec.steps)))}."
     return f"Without correction it flips by itself at step {flip}."
+
+
+def change_words(before: float, after: float) -> str:
+    """Say how an accuracy changed."""
+    points = 100 * (after - before)
+    return "no change" if points == 0 else f"{signed(points)} points"
 
 
 def predicting_cost_words(kind: str) -> str:
