@@ -85,8 +85,8 @@ def _value(step: AnyStep, desired: Mapping[str, str]) -> float:
 
 
 def _agree(one: Followed, other: Followed) -> bool:
-    pairs = zip(one.steps, other.steps, strict=False)  # as far as both went
-    return all(_near(_read(a), _read(b)) for a, b in pairs)
+    read = [[_read(step) for step in run.steps] for run in (one, other)]
+    return all(_near(*pair) for pair in zip(*read, strict=False))  # as far as both went
 
 
 def _read(step: AnyStep) -> dict[str, float]:
