@@ -46,7 +46,8 @@ def candidates(spec: Correcting, ranking: Ranking, kind: str) -> list[RankedRow]
     Of rows that annotators changed, proponents are those that supported the ranking's label until then, opponents those
     that oppose it with the label they have: a row that was the one is the other since. Scores speak of the labels that
     rows have now, by which these are opponents; where they still speak of an earlier label (`RankedRow.stale`), the
-    side has turned around, and these are proponents. So a ranking gives the same rows before it is refreshed and after.
+    side is taken to have turned around, which is so of two classes and likely of more. So both strategies take the same
+    rows, and of two classes, by cosine, the same before a ranking is refreshed and after.
     """
     if not spec.only_annotated:
         return ranking.opponents if kind == "opponents" else ranking.proponents

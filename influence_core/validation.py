@@ -1,5 +1,6 @@
 """The fixed validation rows whose mean loss may end a correction, and what it is before the first step; no torch."""
 
+import math
 from collections.abc import Collection
 from itertools import islice
 
@@ -11,6 +12,7 @@ from influence_core.workspace import Workspace
 
 SPLIT: Split = "validation"
 SEED = 0
+SCALE = 10_000  # of what is said of a loss: four digits behind the point
 
 
 def validation_rows(workspace: Workspace, corrected: Collection[str] = ()) -> list[int]:
@@ -29,12 +31,17 @@ def loss_before(workspace: Workspace, checkpoint: str | None, corrected: Collect
     return float(found["loss"].iloc[rows].mean()) if rows else None
 
 
+def rounded_up(loss: float) -> float:
+    """Round a loss so that it can be given as a limit."""
+    return math.ceil(loss * SCALE) / SCALE
+
+
 def check_limit(workspace: Workspace, spec: Correcting, corrected: Collection[str]) -> None:
     """Raise `UserError` for a limit that would end the run before its first step, as far as predictions tell."""
     if (limit := spec.max_validation_loss) is None:
         return
     if (now := loss_before(workspace, spec.checkpoint, corrected)) is not None and now > limit:
         raise UserError(
-            f"max_validation_loss = {limit:g} but the validation loss is {now:.3g} before the first step: "
+            f"max_validation_loss = {limit:g} but the validation loss is {rounded_up(now):g} before the first step: "
             "give more than that, or leave it out"
         )

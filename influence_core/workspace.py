@@ -167,6 +167,10 @@ class Workspace(InProcess):
             self._places.update(found)
         return self._places[example]
 
+    def look_up(self, examples: Iterable[str]) -> None:
+        """Find many ids by one scan, so that `locate` need not scan for each; those that are not there are left out."""
+        self._places.update(self.places(example for example in examples if example not in self._places))
+
     def places(self, examples: Iterable[str]) -> dict[str, tuple[Split, int]]:
         """Return (split, row number) of those ids that exist; one scan of the ids for all of them."""
         wanted = list(examples)

@@ -1,14 +1,16 @@
 """Corrections that are compared: which ones the address says, what is dropped from it, and the table of them."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 from correct_page import EXAMPLE, captions, opened, running, step
-from workspaces import catch_runs, tiny_workspace, use_home
+from workspaces import add_checkpoint, add_predictions, catch_runs, tiny_workspace, use_home
 
 from influence_core.events import Reading, Result, SetStep
 from influence_core.runs.directory import RunDirectory
-from influence_core.specs import CorrectionSetSpec
+from influence_core.specs import DEFAULT_RATE, CorrectionSetSpec, CorrectionSpec
 from pages.components import discarding, state
 
 
@@ -106,7 +108,7 @@ def test_what_cannot_be_compared_is_dropped_and_said(workspace):
     app = opened(**{"run": run.id, state.WITH: state.as_runs(ids)})
     assert not app.error
     assert compares(app, run) == (True, [good.id])
-    assert address(app) == good.id
+    assert address(app) == f"{good.id},{going.id}"  # that one will be over
     said = captions(app)
     for words in (
         "this run with itself",
@@ -119,7 +121,26 @@ def test_what_cannot_be_compared_is_dropped_and_said(workspace):
     ):
         assert words in said
     app.run()
+    assert f"Not compared: run {going.id[:8]} is not over." in captions(app)
+    go_on(going)
+    app.run()
+    assert compares(app, run) == (True, [good.id, going.id])
     assert "Not compared" not in captions(app)
+
+
+def test_a_run_whose_checkpoint_is_gone_is_not_compared(workspace):
+    """Whatever is kept can be removed by hand; the page must stay."""
+    add_checkpoint(workspace, "kept", np.random.default_rng(0))
+    add_predictions(workspace, checkpoint="kept")
+    other = RunDirectory.create(CorrectionSpec(workspace=workspace.name, checkpoint="kept", example=EXAMPLE))
+    other.claim()
+    go_on(other)
+    run = finished(workspace)
+    shutil.rmtree(workspace.path / "checkpoints" / "kept")
+    app = opened(**{"run": run.id, state.WITH: other.id})
+    assert not app.exception
+    assert f"run {other.id[:8]} started from checkpoint kept, which is no longer there" in captions(app)
+    assert address(app) == ""
 
 
 def test_an_address_of_nothing_but_what_is_gone_offers_a_choice(workspace):
@@ -193,6 +214,19 @@ def test_the_table_says_what_flips_by_itself(workspace):
     assert table["by itself"].tolist() == ["no", "step 1"]
 
 
+def test_by_itself_is_read_of_the_longest_run_with_the_same_batches(workspace):
+    """One that ended at its flip saw less of what happens without correction."""
+    longer, run = running(workspace, strategy="random"), finished(workspace)
+    for n in range(6):
+        longer.append(step(n, "negative", base_prediction="positive" if n >= 4 else "negative"))
+    longer.append(
+        Result(value={"flipped": False, "flip_step": None, "base_flip_step": 4, "retention": 1.0, "steps": 5})
+    )
+    longer.finish()
+    app = opened(**{"run": run.id, state.WITH: longer.id})
+    assert table_of(app)["by itself"].tolist() == ["step 4", "step 4"]
+
+
 @pytest.mark.parametrize(
     ("options", "curves"),
     [
@@ -205,6 +239,8 @@ def test_the_table_says_what_flips_by_itself(workspace):
         ({"optimizer_state": "zeros"}, 2),
         ({"dropout": False}, 2),
         ({"annotated_loss": True}, 2),
+        ({"scope": "all"}, 2),
+        ({"optimizer": "adam", "learning_rate": DEFAULT_RATE["adam"]}, 1),  # as the checkpoint's, said in full
     ],
 )
 def test_runs_share_what_happens_without_correction_where_the_same_decides_it(workspace, options, curves):

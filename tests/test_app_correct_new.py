@@ -30,13 +30,13 @@ from workspaces import (
 )
 
 from influence_core import checks
-from influence_core.charts import number
 from influence_core.data.dataset import Dataset
 from influence_core.errors import UserError
 from influence_core.home import write_json
 from influence_core.runs import client
 from influence_core.runs.directory import RunDirectory
 from influence_core.specs import CorrectionSpec
+from influence_core.validation import rounded_up
 from influence_core.workspace import Workspace
 from pages.components import correction_settings as form
 from pages.components import state
@@ -269,11 +269,11 @@ def test_the_validation_loss_can_end_a_run_where_there_is_a_validation_split(wor
     assert "Mean loss on the validation rows: 0.625 at step 1, 0.5 at step 0." in captions(opened(run=run.id))
     now = add_predictions(other, "validation")["loss"].mean()  # of fewer rows than are read at most
     app = opened(example=EXAMPLE, workspace="more")
-    assert app.number_input(key=form.LOSS).placeholder == f"does not matter (now {number(float(now))})"
+    assert app.number_input(key=form.LOSS).placeholder == f"does not matter (now {rounded_up(now):g})"
     app.number_input(key=form.LOSS).set_value(round(now, 1) - 0.2).run()
     assert "before the first step" in app.error[0].value
     assert not has(app, "correct_start")
-    app.number_input(key=form.LOSS).set_value(round(now, 1) + 0.2).run()
+    app.number_input(key=form.LOSS).set_value(rounded_up(now)).run()  # what is shown can be taken
     assert has(app, "correct_start")
 
 

@@ -1,6 +1,7 @@
 """The rows of B on the Correct page, before a run and after it: which they are, their labels, who decided on them."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from correct_page import EXAMPLE, captions, finished, opened
@@ -129,15 +130,32 @@ def test_rows_that_are_not_known_yet_are_not_guessed(tmp_path, monkeypatch):
     assert DRAWN in captions(app)
 
 
+def test_rows_of_other_data_are_not_taken_for_those_of_the_run(workspace):
+    """A workspace was removed and another made under its name: the page stays, without the rows."""
+    run = finished(workspace)
+    leave(run, data="0" * 64, rows=["train-0", "train-gone"])
+    app = opened(run=run.id)
+    assert not app.exception
+    assert "is recorded" in app.error[0].value
+    assert not any("of B" in label for label in expanders(app))
+    assert any(button.key == f"change_{run.id}" for button in app.button)
+
+
+def ran(stale, rankings=("a ranking",)):
+    """What a correction left, as far as these words look at it."""
+    return SimpleNamespace(manifest={"stale": stale}, rankings=rankings)
+
+
 def test_the_words():
     rows = [ChosenRow("a", "n", "p"), ChosenRow("b", "p", "p", stale=True), ChosenRow("b", "p", "p", stale=True)]
     spec = CorrectionSpec(workspace="w", example="x")
     assert (title(1), title(1200)) == ("The 1 row of B", "The 1,200 rows of B")
-    assert stale_words(0, rows) is None
-    assert stale_words(1, rows) == (
+    assert stale_words(ran(0), rows) is None
+    assert stale_words(ran(1), rows) == (
         "1 training row was scored by a label it no longer has (in B: 1): build the index to refresh."
     )
-    assert "(in B: none)" in stale_words(2, rows[:1])
+    assert "(in B: none)" in stale_words(ran(2), rows[:1])
+    assert "(in B" not in stale_words(ran(2, rankings=()), rows[:1])  # which they are is not known
     assert stale_before(0, rows) is None
     assert "1 training row was relabelled" in stale_before(1, [])
     assert set_already(spec, rows[:1], "p") is None

@@ -28,7 +28,7 @@ from influence_core.reports.commands import correct_command
 from influence_core.specs import VALIDATION_ROWS, CorrectionSetSpec, CorrectionSpec, OpenSpec, RankSpec
 from influence_core.trajectory.optimizers import OptimizerSpec
 from influence_core.trajectory.step import TrainingStep
-from influence_core.validation import loss_before, validation_rows
+from influence_core.validation import loss_before, rounded_up, validation_rows
 from influence_core.workspace import Workspace
 
 FAST = {"optimizer": "sgd", "learning_rate": 0.1, "k": 6, "batch_size": 16, "method": "tracin"}
@@ -278,14 +278,15 @@ def test_a_run_ends_where_the_validation_loss_is_too_high(validated, tmp_path):
 
 def test_a_limit_that_is_below_the_loss_before_the_first_step_is_refused(validated, tmp_path):
     examples = [str(example) for example in validated.mispredictions("test")["id"].iloc[:2]]
-    assert loss_before(validated, None, examples) is None  # not predicted: a run would end at step 0
-    validated.predict("validation")
+    assert loss_before(validated, None, examples) is None  # not predicted: the run does that first
+    with pytest.raises(UserError, match=r"max_validation_loss = 0\.001 but the validation loss is"):
+        list(validated.correct(examples[0], **FAST, max_validation_loss=0.001))
     now = loss_before(validated, None, examples)
     classifier = load(validated)
     batch = rows_of(validated, classifier, "validation").batch(validation_rows(validated))
     with torch.no_grad():
         assert now == pytest.approx(float(F.cross_entropy(classifier.logits(batch), batch.labels)), rel=1e-4)
-    said = rf"max_validation_loss = {now / 2:g} but the validation loss is {now:.3g} before the first step"
+    said = f"max_validation_loss = {now / 2:g} but the validation loss is {rounded_up(now):g} before the first step"
     options = {**FAST, "max_validation_loss": now / 2}
     with pytest.raises(UserError, match=re.escape(said)):
         list(validated.correct(examples[0], **options))

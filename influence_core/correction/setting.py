@@ -50,7 +50,9 @@ def prepare(spec: CorrectionSpec, result: Path) -> Iterator[Progress | Setting]:
     labels = workspace.labels()
     desired = desired_label(workspace, spec)
     if split != "train":  # a training row is refused below
-        for needed in {split: None, "test": None}:
+        limit = spec.max_validation_loss is not None and "validation" in workspace.dataset.splits
+        limited: dict[Split, None] = {"validation": None} if limit else {}
+        for needed in {split: None, "test": None, **limited}:
             if workspace.predictions(needed, spec.checkpoint) is None:
                 asked = PredictSpec(workspace=spec.workspace, checkpoint=spec.checkpoint, split=needed)
                 yield from (event for event in predict_split(asked, result) if isinstance(event, Progress))

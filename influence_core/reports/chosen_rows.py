@@ -37,14 +37,17 @@ def stale_ids(ranking: Ranking) -> set[str]:
     return {row.id for row in (*ranking.proponents, *ranking.opponents) if row.stale}
 
 
-def stale_words(stale: int, rows: Iterable[ChosenRow]) -> str | None:
-    """Say how many training rows a correction's ranking scored by earlier labels, and how many of B; None for none."""
-    if not stale:
+def stale_words(correction: Correction, rows: Iterable[ChosenRow]) -> str | None:
+    """Say how many training rows a correction's ranking scored by earlier labels, and how many of B; None for none.
+
+    Which they are is known where the ranking was recorded.
+    """
+    if not (stale := correction.manifest["stale"]):
         return None
-    among = len({row.id for row in rows if row.stale}) or "none"
+    among = f" (in B: {len({row.id for row in rows if row.stale}) or 'none'})" if correction.rankings else ""
     said = (
         "1 training row was scored by a label it no longer has"
         if stale == 1
         else f"{stale:,} training rows were scored by labels they no longer have"
     )
-    return f"{said} (in B: {among}): build the index to refresh."
+    return f"{said}{among}: build the index to refresh."

@@ -179,9 +179,10 @@ def _side(workspace: Workspace, side: str, rows: Sequence[RankedRow], by: str, u
 def _labels(correction: Correction) -> Iterator[Markup]:
     yield element("p", correction.whose)
     rows, workspace = chosen_rows(correction), correction.workspace
-    if (said := stale_words(correction.manifest["stale"], rows)) is not None:
+    if (said := stale_words(correction, rows)) is not None:
         yield element("p", said)
     images = workspace.dataset.modality == "image"
+    workspace.look_up(row.id for row in rows)
     lines: list[list[Part]] = []
     for place, row in enumerate(rows):
         event = "" if row.decided is None else _decided(row.decided)

@@ -131,15 +131,14 @@ class Correction:
     def whose(self) -> str:
         """Say where the labels that B was trained with come from."""
         count = len(self.rows)
+        these, were, had = ("row", "was", "label that it") if count == 1 else ("rows", "were", "labels that they")
+        said = f"The {count} {these} of B {were}"
         if self.spec.only_annotated:
-            said = f"The {count} rows of B are among those whose label annotators changed, and were trained with it."
+            said += f" chosen among those whose label annotators changed, and {were} trained with it."
         elif self.spec.strategy == "opponents":
-            said = f"The {count} rows of B were trained with the labels that they had."
+            said += f" trained with the {had} had."
         else:
-            said = (
-                f"The {count} rows of B were set to the desired label as an experiment; no annotation was written "
-                "by it."
-            )
+            said += " set to the desired label as an experiment; no annotation was written by it."
         if not self.label_events:
             return f"{said} No annotator had decided on any of them."
         return f"{said} Annotators had decided on {_deciding(self.label_events)}."

@@ -62,7 +62,16 @@ class Choice:
             setting = yield from through(prepare(self.asked(case, cell), self.result), Setting)
             return (yield from through(choose(setting, self.result), Chosen))
         except UserError as error:  # too few rows, or no partner: this misprediction alone is left out of the cell
-            return str(error).replace(repr(case.example), "it")  # so that the same reason is counted as one
+            return self._reason(case, cell, error)
+
+    def _reason(self, case: Case, cell: Cell, error: UserError) -> str:
+        """Return an error's words without the example's id, so that the same reason is counted as one."""
+        said, names = str(error), {case.example}
+        with suppress(UserError):  # no partner
+            names.add(ranked_example(Workspace.open(self.spec.workspace), self.asked(case, cell)))
+        for name in sorted(map(repr, names)):
+            said = said.replace(f"example {name}", "it").replace(name, "it")
+        return said
 
     def asked(self, case: Case, cell: Cell) -> CorrectionSpec:
         """Return the correction whose rows are taken.

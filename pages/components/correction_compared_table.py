@@ -9,6 +9,7 @@ import streamlit as st
 
 from influence_core.charts import percent
 from influence_core.charts.followed import Followed
+from influence_core.charts.uncorrected import shared
 from influence_core.events import SetStep
 from influence_core.reports.cautions import compared
 from influence_core.specs import AnyCorrection, CorrectionSetSpec, Split
@@ -30,25 +31,35 @@ class Compared:
 
 def compared_table(workspace: Workspace, runs: Sequence[Compared], desired: Mapping[str, str]) -> None:
     """Show the table; ``desired`` are labels by corrected example."""
-    split = _common(runs)
+    split, alone = _common(runs), _by_themselves(runs, desired)
     rows = [
         {
             "run": each.course.name,
-            **_reached(each, desired),
+            **_reached(each, desired, alone.get(place, [])),
             **_cost(each.outcome, split),
             **_made(workspace, each.spec),
         }
-        for each in runs
+        for place, each in enumerate(runs)
     ]
     st.dataframe(pd.DataFrame(rows), hide_index=True, key="compared_table", alt="The runs that are compared")
 
 
-def _reached(run: Compared, desired: Mapping[str, str]) -> dict[str, str]:
+def _by_themselves(runs: Sequence[Compared], desired: Mapping[str, str]) -> dict[int, list[int | None]]:
+    """Return by place when rows flip without correction, as far as the longest run with the same base went."""
+    places = {id(each.course): place for place, each in enumerate(runs)}
+    found: dict[int, list[int | None]] = {}
+    for group in shared([each.course for each in runs if each.course.steps]):
+        alone = max(group, key=lambda course: len(course.steps)).by_itself(desired)
+        found |= {places[id(course)]: alone for course in group}
+    return found
+
+
+def _reached(run: Compared, desired: Mapping[str, str], alone: Sequence[int | None]) -> dict[str, str]:
     course = run.course
     if not course.steps:
         names = ("as desired at the end", "all at") if isinstance(run.spec, CorrectionSetSpec) else ("flip",)
         return dict.fromkeys((*names, "by itself", "retention"), UNKNOWN)
-    flip, alone, last = course.flip(desired), course.by_itself(desired), course.steps[-1]
+    flip, last = course.flip(desired), course.steps[-1]
     when = "none" if flip is None else f"step {flip}"
     at = next((step for step in course.steps if step.step == flip), last)
     if isinstance(last, SetStep):

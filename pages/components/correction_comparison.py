@@ -9,12 +9,12 @@ from influence_core.charts.correction_compared import SINGLE, TOGETHER, compared
 from influence_core.charts.followed import Followed
 from influence_core.errors import UserError
 from influence_core.runs.directory import RunDirectory
-from influence_core.specs import AnyCorrection, Correcting, CorrectionSetSpec, CorrectionSpec
+from influence_core.specs import DEFAULT_RATE, AnyCorrection, Correcting, CorrectionSetSpec, CorrectionSpec
 from influence_core.workspace import Workspace
 from pages.components import state
 from pages.components.correction_checks import desired_label
 from pages.components.correction_compared_table import Compared, compared_table
-from pages.components.correction_words import STRATEGIES, optimizer_words
+from pages.components.correction_words import STRATEGIES, optimizer_kind, state_source
 from pages.components.discarding import is_discarded
 from pages.components.run_reading import RunReading
 from pages.components.text import plain
@@ -43,11 +43,16 @@ def comparable(workspace: Workspace, run: RunDirectory, spec: AnyCorrection) -> 
             continue
         directory = RunDirectory.open(other.id)
         asked = directory.spec()
-        if not isinstance(asked, AnyCorrection) or is_discarded(directory):
+        if not isinstance(asked, AnyCorrection) or is_discarded(directory) or _lost(workspace, asked):
             continue
         if asked.workspace == spec.workspace and own is not None and subject(workspace, asked) == own:
             found[other.id] = _name(asked, other.id)
     return found
+
+
+def _lost(workspace: Workspace, spec: AnyCorrection) -> bool:
+    """Whether the checkpoint that a run started from is no longer there."""
+    return spec.checkpoint not in (None, *(entry.name for entry in workspace.checkpoints()))
 
 
 def keys(run_id: str) -> tuple[str, str]:
@@ -72,9 +77,10 @@ def comparison(workspace: Workspace, run: RunDirectory, spec: AnyCorrection) -> 
         return
     names = comparable(workspace, run, spec)
     if gone := [each for each in asked if each not in names]:
-        st.caption(f"Not compared: {'; '.join(plain(_why_not(each, run, these)) for each in gone)}.")
+        st.caption(f"Not compared: {'; '.join(plain(_why_not(workspace, each, run, these)) for each in gone)}.")
+        later = [each for each in gone if _goes_on(each)]  # stays in the address until it is over
+        state.select(**{state.WITH: state.as_runs([each for each in asked if each in names or each in later])})
         asked = [each for each in asked if each in names]
-        state.select(**{state.WITH: state.as_runs(asked)})
     if not names:
         labels = "this label" if isinstance(spec, CorrectionSpec) else "these labels"
         st.caption(
@@ -130,11 +136,21 @@ def _followed(workspace: Workspace, run_id: str, name: str, own: bool) -> Compar
 def _uncorrected(workspace: Workspace, spec: AnyCorrection) -> Hashable:
     """Return all that decides what the same batches do without correction; runs in which it is equal share that."""
     checkpoint = workspace.checkpoint(spec.checkpoint)
+    kind = optimizer_kind(spec, checkpoint)
+    rate = spec.learning_rate or DEFAULT_RATE[kind]
     batches = (spec.seed, spec.batch_size, spec.annotated_loss, spec.dropout, spec.batchnorm)
-    return (checkpoint.name, optimizer_words(spec, checkpoint), *batches)
+    trained = (spec.scope or workspace.scope, kind, state_source(spec, checkpoint), rate)
+    return (checkpoint.name, *trained, *batches)
 
 
-def _why_not(run_id: str, run: RunDirectory, these: str) -> str:
+def _goes_on(run_id: str) -> bool:
+    try:
+        return not RunDirectory.open(run_id).state().is_over
+    except UserError:
+        return False
+
+
+def _why_not(workspace: Workspace, run_id: str, run: RunDirectory, these: str) -> str:
     """Say why a run that the address names is not compared."""
     if run_id == run.id:
         return "this run with itself"
@@ -147,6 +163,9 @@ def _why_not(run_id: str, run: RunDirectory, these: str) -> str:
         return f"{short} was discarded"
     if other.record().kind == run.record().kind and other.state().state != "finished":
         return f"{short} did not finish" if other.state().is_over else f"{short} is not over"
+    asked = other.spec()
+    if isinstance(asked, AnyCorrection) and asked.workspace == workspace.name and _lost(workspace, asked):
+        return f"{short} started from checkpoint {asked.checkpoint}, which is no longer there"
     return f"{short} does not correct {these} to the same"
 
 

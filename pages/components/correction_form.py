@@ -1,14 +1,14 @@
 """The settings of a correction: widgets on one side, the options of a `CorrectionSpec` on the other."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
 
 from influence_core.checks import has_batchnorm
 from influence_core.settings import METHOD_WORDS
-from influence_core.validation import loss_before
 from influence_core.workspace import Checkpoint, Workspace
-from pages.components import settings_form
+from pages.components import data, settings_form
 from pages.components.correction_presets import presets
 from pages.components.correction_settings import (
     ANNOTATED,
@@ -30,11 +30,16 @@ from pages.components.text import plain
 
 
 def form(
-    workspace: Workspace, checkpoint: Checkpoint, predicted: str, true: str, example: str | None, together: int = 0
+    workspace: Workspace,
+    checkpoint: Checkpoint,
+    predicted: str,
+    true: str,
+    example: str | None,
+    together: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Show the settings and return them as options of `CorrectionSpec` (not checked here).
 
-    ``together``: of so many examples and no single one, each to its true label, without predicted curves.
+    ``together``: of these examples and no single one, each to its true label, without predicted curves.
     """
     for key, value in DEFAULTS.items():
         st.session_state.setdefault(key, value)
@@ -60,14 +65,15 @@ def form(
             key=ANNOTATED,
             persist_state="session",
             help="rows whose label is no longer the data's own by a decision on Relabel. They keep the label that the "
-            "annotator gave: none is set to the desired label. Where there are fewer than k, all of them are used.",
+            "annotator gave: none is set to the desired label. Proponents until then are opponents since, so both "
+            "strategies take the same rows. Where there are fewer than k, all of them are used.",
         )
     with middle:
-        weight(max(1, together))
-        corrected = [] if example is None else [example]
+        weight(max(1, len(together)))
+        corrected = together if example is None else [example]
         stop(
             validation=bool(len(workspace.dataset.splits.get("validation", ()))),
-            loss=loss_before(workspace, checkpoint.name, corrected),
+            loss=data.validation_loss(workspace, checkpoint.name, corrected),
         )
     with right:
         kind = optimizer(checkpoint)

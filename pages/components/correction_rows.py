@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from influence_core.artefacts import check_same
 from influence_core.labels import LabelEvent, LabelStore
 from influence_core.rankings import Ranking
 from influence_core.reports.chosen_rows import ChosenRow, chosen_rows, stale_words
@@ -29,17 +30,20 @@ def rows_of_run(workspace: Workspace, run: RunDirectory) -> None:
     """Show the rows that a run trained on, and say how many were scored by earlier labels."""
     manifest = run.result / "manifest.json"
     with shown_errors():
-        rows, stale, whose = _of_run(str(run.result), manifest.stat().st_mtime_ns, workspace)
-        if (words := stale_words(stale, rows)) is not None:
-            st.caption(plain(words))
+        key = (str(run.result), manifest.stat().st_mtime_ns, workspace.data_fingerprint)
+        rows, stale, whose = _of_run(*key, workspace)
+        if stale is not None:
+            st.caption(plain(stale))
         _fold(workspace, rows, whose)
 
 
 @st.cache_data(max_entries=20, show_spinner=False)
-def _of_run(result: str, made: int, _workspace: Workspace) -> tuple[list[ChosenRow], int, str]:
+def _of_run(result: str, made: int, data: str, _workspace: Workspace) -> tuple[list[ChosenRow], str | None, str]:
     # what a run saw does not change any more; to find it, all label events are read
     correction = read(_workspace, Path(result))
-    return chosen_rows(correction), int(correction.manifest["stale"]), correction.whose
+    check_same(f"the data of {_workspace.name}", correction.manifest["data"], data)
+    rows = chosen_rows(correction)
+    return rows, stale_words(correction, rows), correction.whose
 
 
 def rows_before(workspace: Workspace, spec: CorrectionSpec) -> None:
@@ -94,6 +98,7 @@ def _fold(workspace: Workspace, rows: Sequence[ChosenRow], whose: str) -> None:
 def rows_table(workspace: Workspace, rows: Sequence[ChosenRow]) -> pd.DataFrame:
     """Return the rows as a table; without the columns that would be empty for all of them."""
     content = workspace.dataset.modality
+    workspace.look_up(row.id for row in rows)
     table = pd.DataFrame(
         {
             "group": [row.group or "" for row in rows],

@@ -50,7 +50,7 @@ def new_set(context: Context) -> None:
     pairs = Counter((row["predicted"], row["true"]) for row in table if row["id"] in examples)
     predicted, true = pairs.most_common(1)[0][0]
     with st.container(border=True, key="correct_settings"):
-        options = form(workspace, context.checkpoint, predicted, true, None, len(examples))
+        options = form(workspace, context.checkpoint, predicted, true, None, examples)
         groups = choose_groups(workspace)
     if groups is None:
         return

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from influence_core.charts import number
 from influence_core.specs import DEFAULT_RATE, VALIDATION_ROWS
+from influence_core.validation import rounded_up
 from influence_core.workspace import Checkpoint
 from pages.components.correction_settings import (
     AFTER,
@@ -137,8 +137,8 @@ def stop(validation: bool, loss: float | None) -> None:
         step=0.05,
         format="%.4g",
         key=LOSS,
-        placeholder="does not matter" if loss is None else f"does not matter (now {number(loss)})",
+        placeholder="does not matter" if loss is None else f"does not matter (now {rounded_up(loss):g})",
         persist_state="session",
         help=f"the mean loss (nats) of a fixed set of at most {VALIDATION_ROWS} validation rows, read after each step"
-        + ("" if loss is None else f"; before the first step it is {number(loss)}"),
+        + ("" if loss is None else f"; before the first step it is {rounded_up(loss):g}"),
     )

@@ -56,7 +56,7 @@ def weight(examples: int = 1) -> None:
 def shares(k: int, batch: int, of_run: float | None = None) -> list[Share]:
     """Return the shares to choose from (in %), lowest first, with the one of a run that is filled in from."""
     even = _even(k, batch)
-    steps = [share for share in range(LOWEST, HIGHEST + 1) if share > even or even >= HIGHEST]
+    steps = [share for share in range(LOWEST, HIGHEST + 1) if share > even or (share < even and even >= HIGHEST)]
     found = {*map(float, steps), *([] if of_run is None else [of_run])}
     return [*sorted(share for share in found if share < even), EVEN, *sorted(share for share in found if share >= even)]
 

@@ -1,5 +1,6 @@
 """Reads that every page repeats, kept in memory."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import streamlit as st
 
 from influence_core.errors import UserError
 from influence_core.specs import Split
+from influence_core.validation import SPLIT, loss_before
 from influence_core.workspace import Workspace
 
 
@@ -49,6 +51,21 @@ def prediction(found: Workspace, example: str, checkpoint: str) -> "pd.Series[An
     split, number = found.locate(example)
     frame = examples(found, split, checkpoint)
     return None if frame is None else frame.iloc[number]
+
+
+def validation_loss(found: Workspace, checkpoint: str, corrected: Sequence[str]) -> float | None:
+    """Return `loss_before` a correction of these examples; None where the validation rows are not predicted yet."""
+    file = found.artefacts.path("predictions", found.prediction_key(SPLIT, checkpoint)) / "predictions.parquet"
+    if not file.exists():
+        return None
+    return _validation_loss(str(file), file.stat().st_mtime_ns, tuple(corrected), found, checkpoint)
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def _validation_loss(
+    file: str, made: int, corrected: tuple[str, ...], _found: Workspace, _checkpoint: str
+) -> float | None:
+    return loss_before(_found, _checkpoint, corrected)
 
 
 def example_exists(found: Workspace, example: str) -> bool:
