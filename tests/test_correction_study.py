@@ -8,6 +8,7 @@ import pytest
 from homes import living_in
 from noisy_workspaces import noisy_workspace
 
+from influence_core.checks import ranked_example
 from influence_core.cli import main
 from influence_core.cli.correction_studies import ranged
 from influence_core.correction.strategies import Chosen
@@ -288,13 +289,20 @@ def test_a_misprediction_without_enough_rows_is_skipped_and_counted(workspace, t
 
 
 def test_the_same_reason_is_counted_as_one_whatever_the_misprediction(workspace, tmp_path, monkeypatch):
+    partners_seen = set()
+
     def none_found(setting, result):
-        raise UserError(f"embedding finds no opponents of {setting.spec.example!r}: choose another method or strategy")
+        ranked = ranked_example(setting.workspace, setting.spec)  # another misprediction under permuted
+        if ranked != setting.spec.example:
+            partners_seen.add(ranked)
+        raise UserError(f"embedding finds no proponents of {ranked!r}: choose another method or strategy")
         yield
 
     monkeypatch.setattr("influence_core.studies.choosing.choose", none_found)
-    value = study(workspace, tmp_path, strategies=("random",), steps=1)
-    assert value["cells"][0]["skipped"] == {"embedding finds no opponents of it: choose another method or strategy": 4}
+    value = study(workspace, tmp_path, strategies=("random", "permuted"), steps=1)
+    assert len(partners_seen) > 1
+    said = {"embedding finds no proponents of it: choose another method or strategy": 4}
+    assert [row["skipped"] for row in value["cells"]] == [said, said]
 
 
 def test_what_cannot_be_done_is_said_at_once(workspace, tmp_path):
