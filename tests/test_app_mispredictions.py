@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from streamlit.testing.v1 import AppTest
 from workspaces import (
     HOSTILE,
     TEST,
@@ -155,6 +156,22 @@ def test_a_click_is_read_as_names_not_positions():
     point = {"customdata": ["positive", "negative"], "point_index": 0}
     assert clicked_cell({"points": [{"x": 1}, point]}) == ("positive", "negative")
     assert clicked_cell({"points": []}) is None
+
+
+def test_a_click_on_a_chart_that_was_replaced_meanwhile_changes_nothing():
+    """The browser may tell of it after "Clear filters" has put another chart in its place."""
+
+    def page():
+        import streamlit as st
+
+        from pages.components import filters, matrix
+
+        st.session_state[filters.CELL] = ("a", "b")
+        matrix._clicked("confusion_test_shipped_0")
+
+    app = AppTest.from_function(page).run()
+    assert not app.exception
+    assert app.session_state[filters.CELL] == ("a", "b")
 
 
 def test_cells_have_words():

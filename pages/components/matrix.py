@@ -35,6 +35,8 @@ def matrix(frame: pd.DataFrame, names: Sequence[str], revision: str) -> Cell | N
 
 
 def _clicked(key: str) -> None:
+    if key not in st.session_state:  # of a chart that "Clear filters" has replaced meanwhile
+        return
     st.session_state[CELL] = filters.clicked_cell(st.session_state[key]["selection"])
 
 
