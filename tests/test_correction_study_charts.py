@@ -14,6 +14,7 @@ from influence_core.charts import (
     retrained,
     theme,
 )
+from influence_core.settings import METHOD_NAMES
 
 
 def interval(value, half=0.1, n=30):
@@ -135,6 +136,14 @@ def test_several_methods_at_one_share_are_drawn_by_method():
     assert said[-1] in alt_text(figure)
     (line, band) = figure.layout.shapes
     assert (line.y0, band.y0, band.y1) == pytest.approx((0.7, 0.6, 0.8))
+
+
+def test_a_method_that_ranked_for_few_is_said_to_be_of_these():
+    few = cell("proponents", 0.27, 1.0, method="hif-cg", n=2)
+    figure = correction_outcome([*by_method(), few])
+    name = METHOD_NAMES["hif-cg"]
+    assert list(figure.layout.xaxis.ticktext) == ["ABIF", "TracIn", f"{name}<br>2 of 30"]
+    assert figure.layout.meta["title"].endswith(f"; {name} of 2 of 30 mispredictions")
 
 
 def test_one_method_or_several_shares_are_drawn_against_the_share():

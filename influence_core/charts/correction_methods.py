@@ -26,7 +26,8 @@ def correction_outcome(cells: Sequence[Mapping[str, Any]], revision: str = "") -
 def correction_methods(cells: Sequence[Mapping[str, Any]], revision: str = "") -> go.Figure:
     """Draw the share corrected by each method's rows, a mark a strategy and order, random rows as a band across.
 
-    Takes the rows of the correction study at one share; intervals are Wilson's.
+    Takes the rows of the correction study at one share; intervals are Wilson's. A method that ranked rows for fewer
+    mispredictions than others is said to be of these alone.
     """
     known = [row for row in cells if row["success"]["value"] is not None]
     own = [row for row in known if row["method"] is not None]
@@ -59,11 +60,16 @@ def correction_methods(cells: Sequence[Mapping[str, Any]], revision: str = "") -
             figure.add_hline(y=value["value"], line={"color": theme.NEUTRAL, "width": 2, "dash": "dot"})
             figure.add_hrect(y0=value["low"], y1=value["high"], fillcolor=theme.NEUTRAL, opacity=0.15, line_width=0)
             said.append(f"{theme.percent(value['value'])} by random rows (dotted, with their interval)")
+    most = max(row["mispredictions"] for row in known)
+    counts = {name: min(row["mispredictions"] for row in own if row["method"] == name) for name in names}
+    said += [f"{_name(name)} of {count} of {most} mispredictions" for name, count in counts.items() if count < most]
     title = f"Corrected at a share of {theme.percent(own[0]['share'])}: {'; '.join(said)}"
     alt = f"Chart of the share corrected by method, with 95 % intervals. {title}."
     theme.styled(figure, title, alt, x="whose rows", y="mispredictions corrected", revision=revision)
     figure.update_xaxes(
-        tickvals=list(range(len(names))), ticktext=[_name(name) for name in names], range=[-0.6, len(names) - 0.4]
+        tickvals=list(range(len(names))),
+        ticktext=[_name(name) + (f"<br>{count} of {most}" if count < most else "") for name, count in counts.items()],
+        range=[-0.6, len(names) - 0.4],
     )
     figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
     figure.update_layout(height=420)
