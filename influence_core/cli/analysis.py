@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from influence_core.cli.correction_set import correct_together, grouped_by, halves, scored_before, stopped_by_loss
+from influence_core.cli.correction_set import correct_together, grouped_by, halves, stopped_by_loss
 from influence_core.cli.output import Checkpoint, Json, Name, Scope, emit, follow, given, number, pairs, run_here
 from influence_core.cli.report_file import check_report, report_here, save_report
 from influence_core.cli.settings import Method, SetOptions, settings_of
@@ -16,6 +16,7 @@ from influence_core.events import Result, Step
 from influence_core.home import read_json
 from influence_core.reports.cautions import caution, compared
 from influence_core.reports.chosen import chosen_words, few_desired
+from influence_core.reports.chosen_rows import scored_before
 from influence_core.runs import registry
 from influence_core.specs import WARM_BATCHES, CorrectionSpec, IndexSpec
 from influence_core.workspace import Workspace
@@ -216,8 +217,8 @@ def _print_outcome(outcome: dict[str, Any], about: dict[str, Any]) -> None:
     print(f"\n{flip}; without correction it {'does not flip' if own is None else f'flips at step {own}'}")
     used = about["optimizer"]
     print(f"{about['checkpoint']}: {used['kind']}, η {used['learning_rate']:g}, {STATES[about['optimizer_state']]}")
-    if (stale := scored_before(outcome)) is not None:
-        print(stale)
+    if outcome["stale"]:
+        print(f"{scored_before(outcome['stale'])}: build the index to refresh")
     if (said := chosen_words(about)) is not None and not few_desired(about):
         print(said)
     print(f"retention {number(100 * outcome['retention'])} %{halves(outcome, 'the example')}")

@@ -15,6 +15,7 @@ from influence_core.groups import keep_groups, kept_groups
 from influence_core.home import read_json
 from influence_core.reports.cautions import caution, compared
 from influence_core.reports.chosen import chosen_words, few_desired
+from influence_core.reports.chosen_rows import scored_before
 from influence_core.runs import registry
 from influence_core.specs import GROUPS_KEY, CorrectionSetSpec
 from influence_core.workspace import Workspace
@@ -114,15 +115,6 @@ def stopped_by_loss(outcome: dict[str, Any], about: dict[str, Any]) -> str:
     return f"stopped at step {outcome['steps']}: validation loss was {number(found)}, above {number(limit)}"
 
 
-def scored_before(outcome: dict[str, Any]) -> str | None:
-    """Say how many training rows were scored by earlier labels; None for none."""
-    if not (stale := outcome["stale"]):
-        return None
-    rows = "1 training row was scored by a label it no longer has"
-    rows = rows if stale == 1 else f"{stale} training rows were scored by labels they no longer have"
-    return f"{rows}: build the index to refresh"
-
-
 def _print_outcome(outcome: dict[str, Any], about: dict[str, Any]) -> None:
     def when(step: int | None) -> str:
         return "–" if step is None else str(step)
@@ -148,8 +140,8 @@ def _print_outcome(outcome: dict[str, Any], about: dict[str, Any]) -> None:
         print(f"stopped at step {outcome['steps']}: retention was {number(100 * outcome['retention_at_stop'])} %")
     if "validation_loss_at_stop" in outcome:
         print(stopped_by_loss(outcome, about))
-    if (said := scored_before(outcome)) is not None:
-        print(said)
+    if outcome["stale"]:
+        print(f"{scored_before(outcome['stale'])}: build the index to refresh")
     for split, about in reversed(compared(outcome).items()):
         print(f"whole {split} set: {100 * about['before']:.2f} → {100 * about['after']:.2f} %", end="")
         print(f", fixed {len(about['fixed'])}, broken {len(about['broken'])}")

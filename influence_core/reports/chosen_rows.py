@@ -44,10 +44,13 @@ def stale_words(correction: Correction, rows: Iterable[ChosenRow]) -> str | None
     """
     if not (stale := correction.manifest["stale"]):
         return None
+    said = scored_before(stale)
     among = f" (in B: {len({row.id for row in rows if row.stale}) or 'none'})" if correction.rankings else ""
-    said = (
-        "1 training row was scored by a label it no longer has"
-        if stale == 1
-        else f"{stale:,} training rows were scored by labels they no longer have"
-    )
     return f"{said}{among}: build the index to refresh."
+
+
+def scored_before(stale: int) -> str:
+    """Say that so many training rows, at least one, were scored by earlier labels."""
+    if stale == 1:
+        return "1 training row was scored by a label it no longer has"
+    return f"{stale:,} training rows were scored by labels they no longer have"
